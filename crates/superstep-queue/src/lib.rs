@@ -1,0 +1,14 @@
+//! Work, commands and events: the port, the in-process queue, and the contract suite that
+//! every queue passes.
+//!
+//! The port knows no vendor and no rule of the protocol. An implementation is right if it
+//! passes [`contract`]; the doc of each method says what is stored and what a retry does.
+
+mod error;
+mod queue;
+
+pub use error::{Error, ErrorKind};
+pub use queue::{
+    Acker, CommandKind, CommandMessage, Consumer, Delivery, DeliveryBody, EventFilter,
+    EventMessage, Finding, Headers, Published, Queue, Received, Subscription, WorkMessage, header,
+};

@@ -1,0 +1,1 @@
+//! Shared by the folders of tests: private servers, and finding what is built.
