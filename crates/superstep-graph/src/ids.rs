@@ -155,6 +155,7 @@ impl Lineage {
 
     /// The lineage of the checkpoint at `step` that follows `self` after `commands` (ids of
     /// commands and deadlines, in log order) were applied.
+    #[must_use]
     pub fn next<'a>(&self, step: i64, commands: impl IntoIterator<Item = &'a str>) -> Self {
         let step = step.to_string();
         let mut parts: Vec<&str> = vec![self.as_str(), &step];

@@ -1,0 +1,263 @@
+//! Route: what a node returned becomes writes, its edges and paths included.
+//!
+//! Runs on the worker that ran the node, right after it. A path sees the state with its own
+//! node's writes reduced in, not those of its siblings (LangGraph's `attach_branch`).
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+
+use crate::{
+    checkpoint::{Checkpoint, Delta, View},
+    compile::branch_to,
+    error::{InvalidUpdate, RouteError},
+    graph::{Branch, Graph, Node, Out},
+    ids::{ChannelName, END, NodeName, SENDS, START},
+    reduce::kind,
+    task::{Command, NodeOutput, Send, Target, Write, WriteValue},
+};
+
+/// What a finished node writes. On a failing path, what it wrote before is kept: the writes
+/// are part of the task's result together with the error.
+#[derive(Debug)]
+pub struct Routed {
+    /// The writes, in order.
+    pub writes: Vec<Write>,
+    /// The failure of a path or route, if any.
+    pub error: Option<RouteError>,
+    /// A command for the parent graph, if any; nothing else of the output counts then.
+    pub parent: Option<Command>,
+}
+
+/// Reads a plain update: an object of channels (null updates nothing). Keys that are no channel
+/// are kept apart in `extra`, for paths.
+///
+/// # Errors
+/// If `update` is neither.
+pub fn output_from_update(graph: &Graph, update: Value) -> Result<NodeOutput, InvalidUpdate> {
+    let mut output = NodeOutput::none();
+    let mut command = Command::default();
+    match update {
+        Value::Null => {}
+        Value::Object(object) => {
+            for (key, value) in object {
+                if graph.state.contains(key.as_str()) {
+                    command.update.push(Write {
+                        channel: key.into(),
+                        value: unwrap(value),
+                    });
+                } else {
+                    output.extra.insert(key, value);
+                }
+            }
+        }
+        other => {
+            return Err(InvalidUpdate::NotAnObject {
+                found: kind(&other),
+            });
+        }
+    }
+    output.commands.push(command);
+    Ok(output)
+}
+
+/// `{"__overwrite__": v}` is LangGraph's JSON form of an overwrite.
+fn unwrap(value: Value) -> WriteValue {
+    match value {
+        Value::Object(mut object) if object.len() == 1 => match object.remove("__overwrite__") {
+            Some(value) => WriteValue::Overwrite(value),
+            None => WriteValue::Set(Value::Object(object)),
+        },
+        value => WriteValue::Set(value),
+    }
+}
+
+/// Whether an unknown target of a goto is ignored, as LangGraph does, or an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum UnknownTargets {
+    /// The task fails and says which target.
+    #[default]
+    Refused,
+    /// The goto leads nowhere.
+    Ignored,
+}
+
+/// Makes the writes of `node` from what it returned.
+pub fn route(
+    graph: &Graph,
+    checkpoint: &Checkpoint,
+    node: &NodeName,
+    output: NodeOutput,
+    unknown: UnknownTargets,
+) -> Routed {
+    let mut routed = Routed {
+        writes: Vec::new(),
+        error: None,
+        parent: None,
+    };
+    let Some(spec) = graph.node(node.as_str()) else {
+        routed.error = Some(RouteError::Update(InvalidUpdate::UnknownNode {
+            node: node.clone(),
+        }));
+        return routed;
+    };
+    let mut gotos = Vec::new();
+    for command in output.commands {
+        if command.parent {
+            routed.parent = Some(command);
+            return routed;
+        }
+        for write in &command.update {
+            if !graph.state.contains(&write.channel) {
+                routed.error = Some(RouteError::Update(unknown_channel(graph, &write.channel)));
+                return routed;
+            }
+        }
+        routed.writes.extend(command.update);
+        gotos.extend(command.goto);
+    }
+    let mut control = Vec::new();
+    let result = targets_to_writes(graph, node, gotos, unknown, &mut control).and_then(|()| {
+        for out in &spec.edges {
+            control.push(match out {
+                Out::Trigger(channel) => Write::set(channel.clone(), Value::Null),
+                Out::Join(channel) => Write::set(channel.clone(), json!(node)),
+            });
+        }
+        follow_branches(
+            graph,
+            checkpoint,
+            spec,
+            &routed.writes,
+            &output.extra,
+            &mut control,
+        )
+    });
+    routed.writes.extend(control);
+    routed.error = result.err();
+    routed
+}
+
+fn unknown_channel(graph: &Graph, channel: &ChannelName) -> InvalidUpdate {
+    let known: Vec<&str> = graph.state.iter().map(ChannelName::as_str).collect();
+    InvalidUpdate::UnknownChannel {
+        channel: channel.to_string(),
+        known: known.join(", "),
+    }
+}
+
+fn targets_to_writes(
+    graph: &Graph,
+    node: &NodeName,
+    targets: Vec<Target>,
+    unknown: UnknownTargets,
+    control: &mut Vec<Write>,
+) -> Result<(), RouteError> {
+    for target in targets {
+        match target {
+            Target::Node(to) if to == END => {}
+            Target::Send(send) if send.node == END => {
+                return Err(InvalidUpdate::SendToEnd.into());
+            }
+            Target::Node(to) | Target::Send(Send { node: to, .. })
+                if !graph.has_node(to.as_str()) && unknown == UnknownTargets::Refused =>
+            {
+                return Err(RouteError::UnknownTarget {
+                    node: node.clone(),
+                    target: to,
+                });
+            }
+            Target::Node(to) => control.push(Write::set(branch_to(&to), Value::Null)),
+            Target::Send(send) => control.push(Write::set(SENDS, json!(send))),
+        }
+    }
+    Ok(())
+}
+
+fn follow_branches(
+    graph: &Graph,
+    checkpoint: &Checkpoint,
+    spec: &Node,
+    writes: &[Write],
+    extra: &Map<String, Value>,
+    control: &mut Vec<Write>,
+) -> Result<(), RouteError> {
+    if spec.branches.is_empty() {
+        return Ok(());
+    }
+    let state = state_after(graph, checkpoint, writes, extra)?;
+    for branch in &spec.branches {
+        let targets = (branch.path)(&state).map_err(|reason| RouteError::Path {
+            node: spec.spec.name.clone(),
+            reason,
+        })?;
+        if targets.is_empty() && branch.map.is_some() {
+            continue;
+        }
+        let targets = targets
+            .into_iter()
+            .map(|target| translate(&spec.spec.name, branch, target))
+            .collect::<Result<Vec<_>, _>>()?;
+        targets_to_writes(
+            graph,
+            &spec.spec.name,
+            targets,
+            UnknownTargets::Ignored,
+            control,
+        )?;
+    }
+    Ok(())
+}
+
+fn translate(node: &NodeName, branch: &Branch, target: Target) -> Result<Target, RouteError> {
+    match (target, &branch.map) {
+        (Target::Send(send), _) => Ok(Target::Send(send)),
+        (Target::Node(result), Some(map)) => match map.get(result.as_str()) {
+            Some(to) => Ok(Target::Node(to.clone())),
+            None => Err(RouteError::UnmappedRoute {
+                node: node.clone(),
+                result: result.to_string(),
+                known: map.keys().cloned().collect::<Vec<_>>().join(", "),
+            }),
+        },
+        (Target::Node(to), None) if to == START || to.as_str().is_empty() => {
+            Err(RouteError::InvalidRoute { node: node.clone() })
+        }
+        (target, None) => Ok(target),
+    }
+}
+
+/// The state with one node's writes reduced in, over the keys that are no channel.
+fn state_after(
+    graph: &Graph,
+    checkpoint: &Checkpoint,
+    writes: &[Write],
+    extra: &Map<String, Value>,
+) -> Result<Value, InvalidUpdate> {
+    let mut by_channel: BTreeMap<&ChannelName, Vec<WriteValue>> = BTreeMap::new();
+    for write in writes {
+        by_channel
+            .entry(&write.channel)
+            .or_default()
+            .push(write.value.clone());
+    }
+    let mut delta = Delta::default();
+    for (channel, values) in by_channel {
+        let kind = &graph.channels[channel];
+        if let Some(change) = kind.update(channel, checkpoint.content(channel.as_str()), &values)? {
+            delta.channels.insert(channel.clone(), change);
+        }
+    }
+    let view = View {
+        base: checkpoint,
+        delta: &delta,
+    };
+    let mut state = extra.clone();
+    for channel in &graph.state {
+        let content = view.content(channel.as_str());
+        if let Some(value) = graph.channels[channel].read(content.as_deref()) {
+            state.insert(channel.to_string(), value);
+        }
+    }
+    Ok(Value::Object(state))
+}
