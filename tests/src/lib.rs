@@ -1,1 +1,19 @@
-//! Shared by the folders of tests: private servers, and finding what is built.
+//! What the folders of tests share: private servers, waiting with a deadline, and the built binaries.
+//!
+//! Adapter crates use this library from their own dev-dependencies too, so it depends on no crate
+//! of superstep: it knows how to start NATS and Redis, and nothing about what runs on them.
+//! The tests themselves live in the folders beside `src/`, one test binary each.
+//!
+//! The rule it keeps: whatever a test starts, it owns. Servers listen on loopback, on ports of
+//! their own, in a temporary folder, and are gone when their value is dropped.
+
+mod built;
+mod program;
+pub mod servers;
+mod skip;
+mod wait;
+
+pub use built::{target_dir, worker_binary, workspace_root};
+pub use program::Program;
+pub use skip::{may_skip, skip};
+pub use wait::{eventually, eventually_async};
