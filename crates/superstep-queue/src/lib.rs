@@ -3,9 +3,13 @@
 //!
 //! The port knows no vendor and no rule of the protocol. An implementation is right if it
 //! passes [`contract`]; the doc of each method says what is stored and what a retry does.
+//! [`subject`] is the text of the wire's names, [`memory`] the queue of one process.
 
+pub mod contract;
 mod error;
+pub mod memory;
 mod queue;
+pub mod subject;
 
 pub use error::{Error, ErrorKind};
 pub use queue::{
