@@ -3,8 +3,11 @@
 //! The port knows no vendor and no rule of the protocol. An implementation is right if it
 //! passes [`contract`]; the doc of each method says what is atomic and what a retry does.
 
+pub mod contract;
 mod error;
 mod log;
+pub mod memory;
+mod page;
 
 use std::time::Duration;
 
@@ -13,6 +16,8 @@ pub use log::{
     Append, Appended, Due, Finding, IndexChange, InterruptQuery, InterruptRow, Loaded, Page,
     PutResult, Registration, StoredRecord, ThreadLog, ThreadQuery, ThreadRow, Trimmed, Watched,
 };
+pub use memory::MemoryLog;
+pub use page::{Cursor, PAGE_ROWS_MAX, page_rows};
 
 /// How long outcomes of commands are remembered at least: the bounded memory of commands.
 pub const OUTCOME_TTL: Duration = Duration::from_secs(24 * 60 * 60);

@@ -19,7 +19,7 @@ use superstep_protocol::{
     CommandId, Dispatch, GraphId, GraphName, Head, ThreadId, ThreadStatus, UnixMillis,
 };
 
-use crate::Error;
+use crate::{Error, ErrorKind};
 
 /// A record as the log stores it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,6 +31,42 @@ pub struct StoredRecord {
     pub snapshot: u64,
     /// The encoded record; see `superstep-wire`.
     pub bytes: Bytes,
+}
+
+impl StoredRecord {
+    /// Checks that this record can follow `after`.
+    ///
+    /// # Errors
+    /// `Invalid` if there is a gap between their versions, or if the record names a snapshot
+    /// that is not before it or itself.
+    pub fn validate_after(&self, after: Option<Head>) -> Result<(), Error> {
+        let version = after.map_or(0, |head| head.version).checked_add(1);
+        if version != Some(self.head.version) {
+            let after = after.map_or_else(|| "no record".to_owned(), |head| head.to_string());
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "record {} cannot follow {after}: versions are dense from 1; this is a bug in the caller",
+                    self.head
+                ),
+            ));
+        }
+        if self.snapshot == 0 || self.snapshot > self.head.version {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "record {} cannot build on a snapshot at version {}; this is a bug in the caller",
+                    self.head, self.snapshot
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether the record carries a full snapshot itself.
+    pub fn is_snapshot(&self) -> bool {
+        self.snapshot == self.head.version
+    }
 }
 
 /// How an append changes the indexes. All of it happens in the append's atomic step, so the
@@ -70,8 +106,30 @@ pub struct Append {
     /// The outcome of the command that this append accepts, kept in the same step. If the
     /// command already has an outcome, nothing is appended.
     pub outcome: Option<(CommandId, Bytes)>,
-    /// Blobs that the record refers to; their time to live is lifted in the same step.
+    /// Blobs that the record refers to; their time to live is lifted in the same step. Putting
+    /// them first is the caller's part: one that is missing is met when it is read.
     pub blobs: Vec<String>,
+}
+
+impl Append {
+    /// Checks what can be checked without the log; every implementation does so first.
+    ///
+    /// # Errors
+    /// `Invalid` as [`StoredRecord::validate_after`] says, or if a first record comes without
+    /// the row that its thread is listed by.
+    pub fn validate(&self) -> Result<(), Error> {
+        self.record.validate_after(self.after)?;
+        if self.after.is_none() && self.index.row.is_none() {
+            return Err(Error::new(
+                ErrorKind::Invalid,
+                format!(
+                    "first record {} has no row for the thread list; this is a bug in the caller",
+                    self.record.head
+                ),
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// What became of an append.
@@ -193,7 +251,7 @@ pub struct Watched {
     pub thread: ThreadId,
     /// The head of the append that entered it or last moved its entry.
     pub head: Head,
-    /// When that append was.
+    /// When that append was, by the store's clock.
     pub since: UnixMillis,
 }
 
@@ -338,10 +396,15 @@ pub trait ThreadLog: Send + Sync + 'static {
     /// a full snapshot.
     async fn trim(&self, thread: &ThreadId, snapshot: Head) -> Result<Trimmed, Error>;
 
-    /// Replaces the whole thread (records, maps, blobs, index entries) by one tombstone record,
-    /// if the head is exactly `after`; `tombstone` has version `after.version + 1`. The
-    /// tombstone has a time to live of [`TOMBSTONE_TTL`](crate::TOMBSTONE_TTL), is in no list,
-    /// and an append after it goes on from its version and lifts that time.
+    /// Replaces the whole thread (records, rounds and results, blobs, index entries) by one
+    /// tombstone record, if the head is exactly `after`; `tombstone` has version
+    /// `after.version + 1`. The same delete again answers `Done`. Outcomes of commands stay for
+    /// their time: a start that is delivered again must not bring the thread back.
+    ///
+    /// The tombstone has a time to live of [`TOMBSTONE_TTL`](crate::TOMBSTONE_TTL), in which
+    /// `head`, `load`, `record` and `history` show it as the thread's only record; after it the
+    /// thread is unknown. It is in no list, and an append after it goes on from its version and
+    /// lifts that time; the first such append carries a row.
     async fn delete(
         &self,
         thread: &ThreadId,
