@@ -1,15 +1,38 @@
 //! What happens to a thread: its records, and three pure functions over them.
 //!
-//! A thread is a log of records. `fold` says what a record means, `decide` what an event calls
-//! for, `obligations` what the thread still owes the world. They await nothing, read no clock
-//! and draw no randomness; a worker, the embedded mode, the simulator and the tests all run
-//! these same functions.
+//! A thread is a log of records. [`fold`] says what a record means, [`decide`] what an event
+//! calls for, [`obligations`] what the thread still owes the world. They await nothing, read no
+//! clock and draw no randomness; a worker, the embedded mode and the tests all run these same
+//! functions.
 
+mod decide;
+mod events;
+mod fold;
 mod ids;
+mod obligations;
+mod record;
+mod refusal;
+mod state;
 mod status;
 
+pub use decide::{
+    Answers, Closing, Event, Nothing, RECURSION_LIMIT, Start, Superstep, Verdict, close_with,
+    decide,
+};
+pub use events::{EventData, ThreadEvent, event_id, events};
+pub use fold::{FoldError, fold};
 pub use ids::{
     CommandId, Dispatch, GraphId, GraphName, GraphVersion, Head, Nonce, ParseHeadError, RunId,
     ThreadId, UnixMillis,
+};
+pub use obligations::{Obligation, obligations};
+pub use record::{
+    CommandRef, Committed, Parked, Profile, Raised, Record, RecordBody, RunError, TaskResult, Then,
+    Trace, TracedWrite,
+};
+pub use refusal::Refusal;
+pub use state::{
+    Answer, Asked, CLOSED_QUESTIONS_MAX, Closed, Decision, Progress, Question, Run, TaskState,
+    ThreadState, checkpoint_id, is_internal, value_digest, version_of_checkpoint,
 };
 pub use status::{ParseThreadStatusError, RunStatus, ThreadStatus};

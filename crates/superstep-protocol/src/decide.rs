@@ -1,0 +1,270 @@
+//! Decide: what an event calls for, given the state.
+//!
+//! One pure function over (state, event). The verdict is a record to append, a refusal to tell,
+//! nothing (late and duplicate events are named), or to ask again soon. Each event has a file
+//! of its own name. The caller appends a record only behind the head of the very state it was
+//! decided on, so two verdicts on one state never both become true.
+
+mod answer;
+mod command;
+mod round;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+use superstep_graph::{Delta, InterruptId, Lineage, NodeName, Task, TaskId};
+
+use crate::{
+    ids::{Dispatch, GraphId, RunId, ThreadId, UnixMillis},
+    record::{CommandRef, Profile, RecordBody, RunError, TaskResult},
+    refusal::Refusal,
+    state::ThreadState,
+};
+
+/// How many supersteps a run may take unless its start says otherwise (LangGraph's default).
+pub const RECURSION_LIMIT: u32 = 25;
+
+/// A run that is to begin.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Start {
+    /// Who asks.
+    pub command: CommandRef,
+    /// The run's id.
+    pub run: RunId,
+    /// The graph and version that are to run it.
+    pub graph: GraphId,
+    /// How a new thread decides.
+    pub profile: Profile,
+    /// The input; null goes on with what is left, as LangGraph's `invoke(None)`.
+    pub input: Value,
+    /// How many supersteps it may take.
+    pub recursion_limit: u32,
+    /// Values for nodes.
+    pub config: Map<String, Value>,
+    /// Kept with the thread.
+    pub metadata: Map<String, Value>,
+}
+
+/// What a resume carries.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answers {
+    /// One value for the one open question.
+    Plain(Value),
+    /// Values by question; never empty.
+    ById(BTreeMap<InterruptId, Value>),
+}
+
+impl Answers {
+    /// Reads the `resume` of a command: an object whose keys all have the form of an interrupt
+    /// id is a map of answers, anything else is one answer. With `interrupt_id` the value is
+    /// for that question, whatever its form.
+    pub fn of(resume: Value, interrupt_id: Option<InterruptId>) -> Self {
+        match (resume, interrupt_id) {
+            (value, Some(id)) => Self::ById(BTreeMap::from([(id, value)])),
+            (Value::Object(map), None)
+                if !map.is_empty() && map.keys().all(|key| InterruptId::is_id(key)) =>
+            {
+                Self::ById(
+                    map.into_iter()
+                        .map(|(id, value)| (id.into(), value))
+                        .collect(),
+                )
+            }
+            (value, None) => Self::Plain(value),
+        }
+    }
+}
+
+/// What the graph made of a superstep, an input or an update: computed by a worker of the
+/// graph, for the checkpoint that follows the state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Superstep {
+    /// What changes.
+    pub delta: Delta,
+    /// What that triggers.
+    pub tasks: Vec<Task>,
+    /// The lineage that the tasks were planned with.
+    pub lineage: Lineage,
+}
+
+/// Something that happened, or that someone asks for.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Event {
+    /// A run is to begin.
+    Start(Box<Start>),
+    /// Questions are answered.
+    Resume {
+        /// Who answers.
+        command: CommandRef,
+        /// The run that it begins.
+        run: RunId,
+        /// The answers.
+        answers: Answers,
+    },
+    /// What runs or waits is to be cancelled.
+    Cancel {
+        /// Who asks.
+        command: CommandRef,
+        /// Why.
+        reason: Option<String>,
+    },
+    /// The state is to be updated.
+    Update {
+        /// Who asks.
+        command: CommandRef,
+        /// The update.
+        values: Value,
+        /// The node it is made as.
+        as_node: Option<NodeName>,
+    },
+    /// What failed or was cancelled is to run again.
+    Retry {
+        /// Who asks.
+        command: CommandRef,
+        /// The run that it begins.
+        run: RunId,
+    },
+    /// The thread is to be deleted.
+    Delete {
+        /// Who asks.
+        command: CommandRef,
+    },
+    /// Tasks of a round ended.
+    RoundEnded {
+        /// The round.
+        dispatch: Dispatch,
+        /// The results that are there.
+        results: BTreeMap<TaskId, TaskResult>,
+        /// What the graph makes of the superstep, if `close_with` says it can be applied.
+        superstep: Option<Result<Superstep, RunError>>,
+    },
+    /// A worker of the graph took a run's input.
+    InputTaken {
+        /// The dispatch that asked for it.
+        dispatch: Dispatch,
+        /// What the graph made of it.
+        superstep: Result<Superstep, RunError>,
+    },
+    /// A worker of the graph applied an update.
+    UpdateApplied {
+        /// The dispatch that asked for it.
+        dispatch: Dispatch,
+        /// The node it was made as and what the graph made of it, or why it cannot be applied.
+        superstep: Result<(NodeName, Superstep), String>,
+    },
+    /// A deadline of a question was reached.
+    DeadlineReached {
+        /// The question.
+        interrupt: InterruptId,
+    },
+}
+
+/// Why an event calls for nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Nothing {
+    /// The state no longer waits for the dispatch, or the question is closed.
+    Late,
+    /// Tasks of the round have no result yet.
+    Incomplete {
+        /// Those.
+        missing: Vec<TaskId>,
+    },
+    /// The deadline is not reached yet.
+    NotDue,
+}
+
+/// What an event calls for.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Verdict {
+    /// This record.
+    Append(RecordBody),
+    /// To be told no.
+    Refuse(Refusal),
+    /// Nothing.
+    Nothing(Nothing),
+    /// To be asked again soon: a worker of the graph is deciding on another command.
+    Wait,
+}
+
+/// Decides what `event` calls for at `now`; `state` is `None` for a thread without a log.
+pub fn decide(
+    thread: &ThreadId,
+    state: Option<&ThreadState>,
+    event: &Event,
+    now: UnixMillis,
+) -> Verdict {
+    let live = state.filter(|state| !state.deleted);
+    match (live, event) {
+        (None, Event::Start(start)) => command::start_new(start),
+        (Some(state), Event::Start(start)) => command::start(state, start),
+        (
+            Some(state),
+            Event::Resume {
+                command,
+                run,
+                answers,
+            },
+        ) => answer::resume(state, command, run, answers, now),
+        (Some(state), Event::Cancel { command, reason }) => {
+            command::cancel(state, command, reason.clone())
+        }
+        (
+            Some(state),
+            Event::Update {
+                command,
+                values,
+                as_node,
+            },
+        ) => command::update(state, command, values, as_node.clone()),
+        (Some(state), Event::Retry { command, run }) => command::retry(state, command, run),
+        (Some(_), Event::Delete { command }) => Verdict::Append(RecordBody::Deleted {
+            command: command.clone(),
+        }),
+        (
+            None,
+            Event::Resume { .. }
+            | Event::Cancel { .. }
+            | Event::Update { .. }
+            | Event::Retry { .. }
+            | Event::Delete { .. },
+        ) => Verdict::Refuse(Refusal::UnknownThread {
+            thread: thread.clone(),
+        }),
+        (
+            Some(state),
+            Event::RoundEnded {
+                dispatch,
+                results,
+                superstep,
+            },
+        ) => round::ended(state, *dispatch, results, superstep.as_ref()),
+        (
+            Some(state),
+            Event::InputTaken {
+                dispatch,
+                superstep,
+            },
+        ) => round::input_taken(state, *dispatch, superstep),
+        (
+            Some(state),
+            Event::UpdateApplied {
+                dispatch,
+                superstep,
+            },
+        ) => round::update_applied(state, *dispatch, superstep),
+        (Some(state), Event::DeadlineReached { interrupt }) => {
+            answer::deadline(state, interrupt, now)
+        }
+        // The thread is gone: whatever a worker still brings is late.
+        (
+            None,
+            Event::RoundEnded { .. }
+            | Event::InputTaken { .. }
+            | Event::UpdateApplied { .. }
+            | Event::DeadlineReached { .. },
+        ) => Verdict::Nothing(Nothing::Late),
+    }
+}
+
+pub use round::{Closing, close_with};

@@ -1,0 +1,248 @@
+//! The end of a round or of a decision task: what workers of the graph bring back.
+//!
+//! A result counts only for its dispatching record; anything else is late and changes nothing.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use superstep_graph::{ChannelChange, Delta, NodeName, Source, Task, TaskId, Write, WriteValue};
+
+use super::{Nothing, Superstep, Verdict};
+use crate::{
+    ids::Dispatch,
+    record::{Committed, Parked, RecordBody, RunError, TaskResult, Then, Trace, TracedWrite},
+    refusal::Refusal,
+    state::{Asked, Progress, ThreadState, is_internal},
+};
+
+/// What a worker has to compute before it can say that a round ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Closing<'a> {
+    /// The state no longer waits for the round.
+    Late,
+    /// These tasks have no result yet.
+    Incomplete(Vec<TaskId>),
+    /// Every task of the superstep is finished: apply these writes, in plan order, and plan.
+    Apply(Vec<(&'a Task, &'a [Write])>),
+    /// The superstep is not complete; nothing is to be computed.
+    Park,
+}
+
+/// Says what closing `dispatch` with `results` needs of the graph. For the dispatch of a retry
+/// that only applies parked writes, `results` is empty.
+pub fn close_with<'a>(
+    state: &'a ThreadState,
+    dispatch: Dispatch,
+    results: &'a BTreeMap<TaskId, TaskResult>,
+) -> Closing<'a> {
+    if !state.waits_for(dispatch) {
+        return Closing::Late;
+    }
+    let missing: Vec<TaskId> = state
+        .round_tasks(dispatch)
+        .filter(|task| !results.contains_key(&task.task.id))
+        .map(|task| task.task.id.clone())
+        .collect();
+    if !missing.is_empty() {
+        return Closing::Incomplete(missing);
+    }
+    let mut writes = Vec::with_capacity(state.tasks.len());
+    for task in &state.tasks {
+        let finished = match &task.progress {
+            Progress::Finished { writes } => Some(writes.as_slice()),
+            Progress::Open { dispatch: open } if *open == dispatch => {
+                match results.get(&task.task.id) {
+                    Some(TaskResult::Finished { writes }) => Some(writes.as_slice()),
+                    _ => None,
+                }
+            }
+            Progress::Open { .. } | Progress::Waiting | Progress::Failed { .. } => None,
+        };
+        match finished {
+            Some(finished) => writes.push((&task.task, finished)),
+            None => return Closing::Park,
+        }
+    }
+    Closing::Apply(writes)
+}
+
+pub(super) fn ended(
+    state: &ThreadState,
+    dispatch: Dispatch,
+    results: &BTreeMap<TaskId, TaskResult>,
+    superstep: Option<&Result<Superstep, RunError>>,
+) -> Verdict {
+    let mine = || -> BTreeMap<TaskId, TaskResult> {
+        state
+            .round_tasks(dispatch)
+            .filter_map(|task| {
+                let id = &task.task.id;
+                results.get(id).map(|result| (id.clone(), result.clone()))
+            })
+            .collect()
+    };
+    match (close_with(state, dispatch, results), superstep) {
+        (Closing::Late, _) => Verdict::Nothing(Nothing::Late),
+        (Closing::Incomplete(missing), _) => Verdict::Nothing(Nothing::Incomplete { missing }),
+        (Closing::Apply(writes), Some(Ok(superstep))) => {
+            let traces = writes
+                .iter()
+                .map(|(task, writes)| trace(task, writes, &superstep.delta))
+                .collect();
+            Verdict::Append(committed(state, dispatch, superstep, Source::Loop, traces))
+        }
+        (Closing::Apply(_), Some(Err(error))) => Verdict::Append(RecordBody::Failed(Parked {
+            closes: dispatch,
+            results: mine(),
+            error: Some(error.clone()),
+        })),
+        // The caller looked at another state than this one; it decides again.
+        (Closing::Apply(_), None) => Verdict::Nothing(Nothing::Incomplete {
+            missing: Vec::new(),
+        }),
+        (Closing::Park, _) => {
+            let results = mine();
+            let error =
+                state
+                    .round_tasks(dispatch)
+                    .find_map(|task| match results.get(&task.task.id) {
+                        Some(TaskResult::Failed { error, .. }) => Some(error.clone()),
+                        _ => None,
+                    });
+            let parked = Parked {
+                closes: dispatch,
+                results,
+                error,
+            };
+            Verdict::Append(if parked.error.is_some() {
+                RecordBody::Failed(parked)
+            } else {
+                RecordBody::Interrupted(parked)
+            })
+        }
+    }
+}
+
+fn committed(
+    state: &ThreadState,
+    closes: Dispatch,
+    superstep: &Superstep,
+    source: Source,
+    traces: Vec<Trace>,
+) -> RecordBody {
+    let step = state.next_step();
+    let may_go_on = state.run.as_ref().is_none_or(|run| step < run.stop);
+    let then = if !may_go_on {
+        let limit = state.run.as_ref().map_or(0, |run| run.recursion_limit);
+        Then::Fail(RunError {
+            kind: "GraphRecursionError".to_owned(),
+            message: format!(
+                "the recursion limit of {limit} supersteps was reached without coming to the \
+                 end; raise `recursion_limit`, or give the loop a way out"
+            ),
+            node: None,
+            task: None,
+        })
+    } else if superstep.tasks.is_empty() {
+        Then::Complete
+    } else {
+        Then::Run
+    };
+    RecordBody::Committed(Box::new(Committed {
+        source,
+        step,
+        lineage: superstep.lineage.clone(),
+        delta: superstep.delta.clone(),
+        tasks: superstep.tasks.clone(),
+        then,
+        closes,
+        as_node: None,
+        traces,
+    }))
+}
+
+pub(super) fn input_taken(
+    state: &ThreadState,
+    dispatch: Dispatch,
+    superstep: &Result<Superstep, RunError>,
+) -> Verdict {
+    match state
+        .decision
+        .as_ref()
+        .filter(|decision| decision.dispatch == dispatch)
+    {
+        Some(decision) if matches!(decision.asked, Asked::Input { .. }) => {
+            Verdict::Append(match superstep {
+                Ok(superstep) => committed(state, dispatch, superstep, Source::Input, Vec::new()),
+                Err(error) => RecordBody::Failed(Parked {
+                    closes: dispatch,
+                    results: BTreeMap::new(),
+                    error: Some(error.clone()),
+                }),
+            })
+        }
+        _ => Verdict::Nothing(Nothing::Late),
+    }
+}
+
+pub(super) fn update_applied(
+    state: &ThreadState,
+    dispatch: Dispatch,
+    superstep: &Result<(NodeName, Superstep), String>,
+) -> Verdict {
+    let Some(decision) = state.decision.as_ref().filter(|d| d.dispatch == dispatch) else {
+        return Verdict::Nothing(Nothing::Late);
+    };
+    let Asked::Update { command, .. } = &decision.asked else {
+        return Verdict::Nothing(Nothing::Late);
+    };
+    Verdict::Append(match superstep {
+        Ok((as_node, superstep)) => RecordBody::Committed(Box::new(Committed {
+            source: Source::Update,
+            step: state.next_step(),
+            // An update is a new place to be: what is asked after it is asked anew.
+            lineage: superstep.lineage.clone(),
+            delta: superstep.delta.clone(),
+            tasks: superstep.tasks.clone(),
+            then: Then::Wait,
+            closes: dispatch,
+            as_node: Some(as_node.clone()),
+            traces: Vec::new(),
+        })),
+        Err(reason) => RecordBody::Declined {
+            closes: dispatch,
+            command: command.clone(),
+            refusal: Refusal::InvalidUpdate {
+                reason: reason.clone(),
+            },
+        },
+    })
+}
+
+/// What a task wrote to the state, without repeating what the delta holds anyway.
+fn trace(task: &Task, writes: &[Write], delta: &Delta) -> Trace {
+    let wrote = writes
+        .iter()
+        .filter(|write| !is_internal(write.channel.as_str()))
+        .map(|write| {
+            let change = delta.channels.get(&write.channel);
+            if change.is_some_and(|change| says_the_same(change, &write.value)) {
+                TracedWrite::AsDelta(write.channel.clone())
+            } else {
+                TracedWrite::Value(write.clone())
+            }
+        })
+        .collect();
+    Trace {
+        task: task.id.clone(),
+        wrote,
+    }
+}
+
+fn says_the_same(change: &ChannelChange, write: &WriteValue) -> bool {
+    match (change, write) {
+        (ChannelChange::Set(set), WriteValue::Set(written)) => set == written,
+        (ChannelChange::Push(items), WriteValue::Set(Value::Array(written))) => items == written,
+        _ => false,
+    }
+}

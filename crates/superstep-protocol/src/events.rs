@@ -1,0 +1,217 @@
+//! Events: what the world is told of a record.
+//!
+//! A pure function of the record and the state after it, so an event that was lost can be made
+//! again, with the same id. Shapes on the wire are in `proto/`.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value};
+use superstep_graph::{InterruptId, NodeName, TaskId};
+
+use crate::{
+    ids::{CommandId, Head, RunId, ThreadId, UnixMillis},
+    record::{CommandRef, Record, RecordBody, RunError, Then},
+    refusal::Refusal,
+    state::ThreadState,
+};
+
+/// What an event says.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum EventData {
+    /// A run began with input, or again by a retry.
+    RunStarted,
+    /// The run reached the graph's end.
+    RunCompleted {
+        /// The state's values.
+        values: Map<String, Value>,
+    },
+    /// The run ended in error.
+    RunFailed {
+        /// Why.
+        error: RunError,
+    },
+    /// The run was cancelled.
+    RunCancelled {
+        /// Why, in the sender's words.
+        reason: Option<String>,
+    },
+    /// A question opened.
+    Interrupt {
+        /// Its id.
+        interrupt: InterruptId,
+        /// The task that asks.
+        task: TaskId,
+        /// The node that asks.
+        node: NodeName,
+        /// Its place among the questions of its task.
+        index: usize,
+        /// What it asks.
+        payload: Value,
+        /// Until when it can be answered.
+        expires_at: Option<UnixMillis>,
+    },
+    /// A question was not answered in time.
+    InterruptExpired {
+        /// Its id.
+        interrupt: InterruptId,
+    },
+    /// Answers were accepted.
+    ResumeAccepted {
+        /// The answers.
+        answers: BTreeMap<InterruptId, Value>,
+    },
+    /// A command that was accepted could not be done after all.
+    UpdateRefused {
+        /// Why not.
+        refusal: Refusal,
+    },
+    /// The state was updated from outside.
+    StateUpdated,
+    /// The thread was deleted.
+    ThreadDeleted,
+}
+
+impl EventData {
+    /// The event's kind, as `proto/` has it.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::RunStarted => "run_started",
+            Self::RunCompleted { .. } => "run_completed",
+            Self::RunFailed { .. } => "run_failed",
+            Self::RunCancelled { .. } => "run_cancelled",
+            Self::Interrupt { .. } => "interrupt",
+            Self::InterruptExpired { .. } => "interrupt_expired",
+            Self::ResumeAccepted { .. } => "resume_accepted",
+            Self::UpdateRefused { .. } => "update_refused",
+            Self::StateUpdated => "state_updated",
+            Self::ThreadDeleted => "thread_deleted",
+        }
+    }
+}
+
+/// An event of a record.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ThreadEvent {
+    /// Names the event for ever: thread, record and index.
+    pub id: String,
+    /// When the record was appended.
+    pub time: UnixMillis,
+    /// The record.
+    pub record: Head,
+    /// The run it belongs to, if any.
+    pub run: Option<RunId>,
+    /// The command behind it, and who sent that, if any.
+    pub command: Option<(CommandId, Option<String>)>,
+    /// What it says.
+    pub data: EventData,
+}
+
+/// The id of the `index`-th event of a record: with the nonce, so that a redone record's events
+/// are not taken for those of the one that was lost.
+pub fn event_id(thread: &ThreadId, record: Head, index: usize) -> String {
+    format!("{thread}/{record}/{index}")
+}
+
+/// The events of `record`; `after` is the state after it.
+pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
+    let mut told = Vec::new();
+    let mut command: Option<&CommandRef> = None;
+    match &record.body {
+        RecordBody::Started { command: by, .. } | RecordBody::Retried { command: by, .. } => {
+            command = Some(by);
+            told.push(EventData::RunStarted);
+        }
+        RecordBody::Committed(committed) => match &committed.then {
+            Then::Run => {}
+            Then::Complete => {
+                told.push(EventData::RunCompleted {
+                    values: after.visible_values(),
+                });
+            }
+            Then::Wait => told.push(EventData::StateUpdated),
+            Then::Fail(error) => told.push(EventData::RunFailed {
+                error: error.clone(),
+            }),
+        },
+        RecordBody::Interrupted(_) => told.extend(opened(record, after)),
+        RecordBody::Failed(parked) => {
+            told.extend(opened(record, after));
+            if let Some(error) = &parked.error {
+                told.push(EventData::RunFailed {
+                    error: error.clone(),
+                });
+            }
+        }
+        RecordBody::Resumed {
+            command: by,
+            answers,
+            ..
+        } => {
+            command = Some(by);
+            told.push(EventData::ResumeAccepted {
+                answers: answers.clone(),
+            });
+        }
+        RecordBody::UpdateAsked { .. } => {}
+        RecordBody::Declined {
+            command: by,
+            refusal,
+            ..
+        } => {
+            command = Some(by);
+            told.push(EventData::UpdateRefused {
+                refusal: refusal.clone(),
+            });
+        }
+        RecordBody::Cancelled {
+            command: by,
+            reason,
+        } => {
+            command = Some(by);
+            told.push(EventData::RunCancelled {
+                reason: reason.clone(),
+            });
+        }
+        RecordBody::DeadlinePassed { interrupt } => {
+            told.push(EventData::InterruptExpired {
+                interrupt: interrupt.clone(),
+            });
+            if let Some(error) = after.run.as_ref().and_then(|run| run.error.clone()) {
+                told.push(EventData::RunFailed { error });
+            }
+        }
+        RecordBody::Deleted { command: by } => {
+            command = Some(by);
+            told.push(EventData::ThreadDeleted);
+        }
+    }
+    let run = after.run.as_ref().map(|run| run.id.clone());
+    told.into_iter()
+        .enumerate()
+        .map(|(index, data)| ThreadEvent {
+            id: event_id(&after.thread, record.head, index),
+            time: record.time,
+            record: record.head,
+            run: run.clone(),
+            command: command.map(|by| (by.id.clone(), by.sender.clone())),
+            data,
+        })
+        .collect()
+}
+
+/// The questions that this record opened.
+fn opened(record: &Record, after: &ThreadState) -> Vec<EventData> {
+    after
+        .open_questions()
+        .filter(|(_, question)| question.opened_by == record.head.version)
+        .map(|(task, question)| EventData::Interrupt {
+            interrupt: question.id.clone(),
+            task: task.task.id.clone(),
+            node: task.task.node.clone(),
+            index: question.index,
+            payload: question.payload.clone(),
+            expires_at: question.expires_at,
+        })
+        .collect()
+}

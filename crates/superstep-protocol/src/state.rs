@@ -1,0 +1,373 @@
+//! The state of a thread: the fold of its records, as data.
+//!
+//! It is made by `fold` alone and serialized whole into snapshots. Statuses are derived here
+//! from facts; nothing is stored that another field says.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use superstep_graph::{Checkpoint, InterruptId, Lineage, NodeName, Task, TaskId, Write, digest};
+
+use crate::{
+    ids::{CommandId, Dispatch, GraphId, Head, RunId, ThreadId, UnixMillis},
+    record::{CommandRef, Profile, RunError},
+    status::{RunStatus, ThreadStatus},
+};
+
+/// How many closed questions a thread remembers, to say who answered.
+pub const CLOSED_QUESTIONS_MAX: usize = 64;
+
+/// The last run of a thread.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Its id.
+    pub id: RunId,
+    /// How it stands.
+    pub status: RunStatus,
+    /// The superstep that it may not begin any more.
+    pub stop: i64,
+    /// How many supersteps it was given.
+    pub recursion_limit: u32,
+    /// Values that nodes may read.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub config: Map<String, Value>,
+    /// Why it ended in error, if it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<RunError>,
+    /// The command that began it.
+    pub command: CommandRef,
+}
+
+/// What a dispatch asks a worker of the graph to decide before or between supersteps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Asked {
+    /// Take this input.
+    Input {
+        /// The input.
+        input: Value,
+    },
+    /// Apply this update.
+    Update {
+        /// Who asked.
+        command: CommandRef,
+        /// The update.
+        values: Value,
+        /// The node it is made as.
+        as_node: Option<NodeName>,
+    },
+    /// Apply the parked writes of the superstep: every task of it is finished.
+    Close,
+}
+
+/// A dispatch that waits for a worker of the graph.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Decision {
+    /// The record that called for it.
+    pub dispatch: Dispatch,
+    /// What it asks.
+    pub asked: Asked,
+}
+
+/// An answer as it was accepted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The value.
+    pub value: Value,
+    /// When it was accepted.
+    pub at: UnixMillis,
+    /// The command that brought it.
+    pub command: CommandId,
+    /// Who sent it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sender: Option<String>,
+}
+
+/// A question of a task of the current superstep.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Question {
+    /// Its id.
+    pub id: InterruptId,
+    /// Its place among the questions of its task.
+    pub index: usize,
+    /// What it asks.
+    pub payload: Value,
+    /// When it opened.
+    pub opened_at: UnixMillis,
+    /// The record that opened it.
+    pub opened_by: u64,
+    /// Until when it can be answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<UnixMillis>,
+    /// Its answer, once accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<Answer>,
+}
+
+/// How far a task of the current superstep is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Progress {
+    /// In no round: it waits for an answer, a retry, or another command.
+    Waiting,
+    /// To be run in this round.
+    Open {
+        /// The round.
+        dispatch: Dispatch,
+    },
+    /// Done; its writes are parked until the superstep is applied.
+    Finished {
+        /// In order.
+        writes: Vec<Write>,
+    },
+    /// Failed for good, until a retry.
+    Failed {
+        /// Why.
+        error: RunError,
+    },
+}
+
+/// A task of the current superstep.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskState {
+    /// The task as planned.
+    pub task: Task,
+    /// How far it is.
+    pub progress: Progress,
+    /// Its questions by index, the answered ones too: they are replayed when it runs again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub questions: Vec<Question>,
+}
+
+impl TaskState {
+    /// Its open questions, by index.
+    pub fn open_questions(&self) -> impl Iterator<Item = &Question> {
+        self.questions
+            .iter()
+            .filter(|question| question.answer.is_none())
+    }
+
+    /// The answers by the question's index; `None` where there is none yet.
+    pub fn answers(&self) -> Vec<Option<Value>> {
+        let length = self
+            .questions
+            .iter()
+            .map(|q| q.index + 1)
+            .max()
+            .unwrap_or(0);
+        let mut answers = vec![None; length];
+        for question in &self.questions {
+            answers[question.index] = question.answer.as_ref().map(|answer| answer.value.clone());
+        }
+        answers
+    }
+}
+
+/// How a question ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Closed {
+    /// It was answered.
+    Answered {
+        /// When.
+        at: UnixMillis,
+        /// By which command.
+        command: CommandId,
+        /// By whom.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sender: Option<String>,
+        /// A digest of the value, to tell whether another answer is the same.
+        value: String,
+    },
+    /// It was not answered in time.
+    Expired,
+    /// It was given up.
+    GivenUp {
+        /// What ended it.
+        why: String,
+    },
+}
+
+/// A digest of an answer's value.
+pub fn value_digest(value: &Value) -> String {
+    digest(&[&value.to_string()]).to_string()
+}
+
+/// The state of a thread.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ThreadState {
+    /// Its id.
+    pub thread: ThreadId,
+    /// The last record.
+    pub head: Head,
+    /// When that was appended.
+    pub time: UnixMillis,
+    /// When the first record was appended.
+    pub created_at: UnixMillis,
+    /// The id of the command that created it: tells it from a deleted one of the same name.
+    pub incarnation: CommandId,
+    /// Its graph.
+    pub graph: GraphId,
+    /// How it decides.
+    #[serde(default)]
+    pub profile: Profile,
+    /// What its starts said of it.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub metadata: Map<String, Value>,
+    /// The channels after the last superstep.
+    pub checkpoint: Checkpoint,
+    /// The record that saved the checkpoint, and when; `None` before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub saved: Option<(Head, UnixMillis)>,
+    /// The tasks of the current superstep, in plan order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<TaskState>,
+    /// What waits for a worker of the graph, if anything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Decision>,
+    /// The open rounds, each with its run.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub rounds: BTreeMap<Dispatch, RunId>,
+    /// The last run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Run>,
+    /// Commands and deadlines applied since the checkpoint, in order: part of the next lineage.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub applied: Vec<CommandId>,
+    /// Versions of records whose events are not known to be in their stream.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub untold: BTreeSet<u64>,
+    /// How the last questions ended, oldest first, bounded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub closed: Vec<(InterruptId, Closed)>,
+    /// Whether this is a tombstone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub deleted: bool,
+}
+
+impl ThreadState {
+    /// How the thread stands.
+    pub fn status(&self) -> ThreadStatus {
+        let failed = self
+            .run
+            .as_ref()
+            .is_some_and(|run| matches!(run.status, RunStatus::Error | RunStatus::Timeout));
+        if self.is_busy() {
+            ThreadStatus::Busy
+        } else if failed {
+            ThreadStatus::Error
+        } else if self.tasks.is_empty() {
+            ThreadStatus::Idle
+        } else {
+            ThreadStatus::Interrupted
+        }
+    }
+
+    /// Whether a worker is to do something for it.
+    pub fn is_busy(&self) -> bool {
+        !self.deleted && (!self.rounds.is_empty() || self.decision.is_some())
+    }
+
+    /// A task of the current superstep.
+    pub fn task(&self, id: &TaskId) -> Option<&TaskState> {
+        self.tasks.iter().find(|task| task.task.id == *id)
+    }
+
+    /// The tasks of a round, in plan order.
+    pub fn round_tasks(&self, dispatch: Dispatch) -> impl Iterator<Item = &TaskState> {
+        self.tasks
+            .iter()
+            .filter(move |task| task.progress == Progress::Open { dispatch })
+    }
+
+    /// The open questions, with their tasks, in plan order.
+    pub fn open_questions(&self) -> impl Iterator<Item = (&TaskState, &Question)> {
+        self.tasks
+            .iter()
+            .flat_map(|task| task.open_questions().map(move |q| (task, q)))
+    }
+
+    /// Whether the state still waits for this dispatch.
+    pub fn waits_for(&self, dispatch: Dispatch) -> bool {
+        self.rounds.contains_key(&dispatch)
+            || self
+                .decision
+                .as_ref()
+                .is_some_and(|decision| decision.dispatch == dispatch)
+    }
+
+    /// The lineage of the checkpoint that will follow at `step`.
+    pub fn next_lineage(&self, step: i64) -> Lineage {
+        self.checkpoint
+            .lineage
+            .next(step, self.applied.iter().map(CommandId::as_str))
+    }
+
+    /// The step of the checkpoint that will follow.
+    pub fn next_step(&self) -> i64 {
+        self.checkpoint.step + 1
+    }
+
+    /// How a closed question ended, if that is remembered.
+    pub fn closed(&self, id: &InterruptId) -> Option<&Closed> {
+        self.closed
+            .iter()
+            .rev()
+            .find(|(closed, _)| closed == id)
+            .map(|(_, how)| how)
+    }
+
+    /// The values of the state's channels as they are stored, without those of the graph's own
+    /// routing: what a reader without the graph can see.
+    pub fn visible_values(&self) -> Map<String, Value> {
+        self.checkpoint
+            .values
+            .iter()
+            .chain(&self.checkpoint.untracked)
+            .filter(|(channel, _)| !is_internal(channel.as_str()))
+            .map(|(channel, value)| (channel.to_string(), value.clone()))
+            .collect()
+    }
+}
+
+/// Whether a channel is one that a graph makes for its own routing.
+pub fn is_internal(channel: &str) -> bool {
+    channel.starts_with("__") || channel.starts_with("branch:to:") || channel.starts_with("join:")
+}
+
+/// The id of the checkpoint that a record saved: a UUID of version 7 that sorts by time, then
+/// by version, and carries 42 bits of the nonce; see [`version_of_checkpoint`].
+pub fn checkpoint_id(head: Head, time: UnixMillis) -> String {
+    let ms = u128::from(time.0 & 0xffff_ffff_ffff);
+    let version = u128::from(head.version & 0xffff_ffff);
+    let nonce = u128::from(head.nonce.0 & 0x3ff_ffff_ffff);
+    let bits = ms << 80
+        | 0x7 << 76
+        | (version >> 20) << 64
+        | 0b10 << 62
+        | (version & 0xf_ffff) << 42
+        | nonce;
+    let hex = format!("{bits:032x}");
+    [
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..],
+    ]
+    .join("-")
+}
+
+/// The version of the record that a checkpoint id names, and the part of the nonce that it
+/// carries; `None` if it is not such an id.
+pub fn version_of_checkpoint(id: &str) -> Option<(u64, u64)> {
+    let hex: String = id.chars().filter(|c| *c != '-').collect();
+    if hex.len() != 32 || id.len() != 36 {
+        return None;
+    }
+    let bits = u128::from_str_radix(&hex, 16).ok()?;
+    let version = u64::try_from((bits >> 64 & 0xfff) << 20 | (bits >> 42 & 0xf_ffff)).ok()?;
+    let nonce = u64::try_from(bits & 0x3ff_ffff_ffff).ok()?;
+    (bits >> 76 & 0xf == 7).then_some((version, nonce))
+}
