@@ -16,7 +16,13 @@ use anyhow::{Context as _, bail, ensure};
 use crate::workspace::{on_path, output_of};
 
 /// Gets `program` from the package of the same name, unpacked below `dir`, as a file to run.
-pub(crate) fn unpack(program: &str, dir: &Path) -> anyhow::Result<PathBuf> {
+pub(crate) fn program(program: &str, dir: &Path) -> anyhow::Result<PathBuf> {
+    let root = unpack(program, dir)?;
+    wrapper(program, dir, &root)
+}
+
+/// Unpacks a package, and what it needs beyond what is installed, and returns where.
+pub(crate) fn unpack(package: &str, dir: &Path) -> anyhow::Result<PathBuf> {
     for tool in ["apt-get", "dpkg"] {
         ensure!(
             on_path(tool).is_some(),
@@ -29,24 +35,23 @@ pub(crate) fn unpack(program: &str, dir: &Path) -> anyhow::Result<PathBuf> {
     let packages = dir.join("packages");
     std::fs::create_dir_all(&packages)?;
 
-    let system: Vec<String> = Vec::new();
-    if let Err(first) = download(program, &packages, &system) {
+    if let Err(first) = download(package, &packages, &[]) {
         let private = private_lists(&dir.join("apt"))?;
-        download(program, &packages, &private).with_context(|| {
+        download(package, &packages, &private).with_context(|| {
             format!("with the system's package lists: {first:#}; with fresh ones")
         })?;
     }
     let root = dir.join("root");
-    for package in std::fs::read_dir(&packages)? {
-        let package = package?.path();
-        if package
-            .extension()
-            .is_some_and(|extension| extension == "deb")
-        {
-            output_of(Command::new("dpkg").arg("-x").arg(&package).arg(&root))?;
+    for file in std::fs::read_dir(&packages)? {
+        let file = file?.path();
+        if file.extension().is_some_and(|extension| extension == "deb") {
+            output_of(Command::new("dpkg").arg("-x").arg(&file).arg(&root))?;
         }
     }
-    wrapper(program, dir, &root)
+    // What was unpacked is kept; the archives and lists it came from are not.
+    std::fs::remove_dir_all(&packages)?;
+    let _ = std::fs::remove_dir_all(dir.join("apt"));
+    Ok(root)
 }
 
 /// Downloads the package and what it needs beyond what is installed.
@@ -98,6 +103,7 @@ fn private_lists(dir: &Path) -> anyhow::Result<Vec<String>> {
     let mut options = Vec::new();
     for setting in [
         format!("Dir::State={}", state.display()),
+        format!("Dir::State::lists={}", state.join("lists").display()),
         "Dir::State::status=/var/lib/dpkg/status".to_owned(),
         format!("Dir::Cache={}", cache.display()),
         "APT::Sandbox::User=root".to_owned(),

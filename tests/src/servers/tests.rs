@@ -85,24 +85,23 @@ fn redis_options_reach_the_server() {
 }
 
 #[test]
-fn redis_62_and_valkey_start_as_well() {
-    for (binary, test) in [
-        (
-            ServerBinary::Redis62,
-            "redis_62_and_valkey_start_as_well (Redis 6.2)",
-        ),
-        (
-            ServerBinary::Valkey,
-            "redis_62_and_valkey_start_as_well (Valkey)",
-        ),
-    ] {
-        if binary.available_to(test) {
-            let options = RedisOptions {
-                binary,
-                ..RedisOptions::default()
-            };
-            set_and_get(&RedisServer::start_with(options).unwrap());
-        }
+fn the_oldest_redis_starts_as_well() {
+    starts_as_well(ServerBinary::Redis62, "the_oldest_redis_starts_as_well");
+}
+
+#[test]
+fn valkey_starts_as_well() {
+    starts_as_well(ServerBinary::Valkey, "valkey_starts_as_well");
+}
+
+#[track_caller]
+fn starts_as_well(binary: ServerBinary, test: &str) {
+    if binary.available_to(test) {
+        let options = RedisOptions {
+            binary,
+            ..RedisOptions::default()
+        };
+        set_and_get(&RedisServer::start_with(options).unwrap());
     }
 }
 
