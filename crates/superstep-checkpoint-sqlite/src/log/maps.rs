@@ -1,0 +1,189 @@
+//! The maps beside the log: results of rounds, outcomes of commands, blobs.
+//!
+//! Each put is one change of the writer, so set-if-absent and the count are exact.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use rusqlite::{Connection, OptionalExtension, params};
+use superstep_checkpoint::{BLOB_TTL, OUTCOME_TTL, PutResult};
+use superstep_graph::TaskId;
+use superstep_protocol::{CommandId, Dispatch, ThreadId, UnixMillis};
+
+use super::{read, sweep};
+use crate::{
+    failure::Failure,
+    value::{bytes_at, content, millis, u64_at},
+};
+
+pub(super) fn put_result(
+    connection: &Connection,
+    thread: &ThreadId,
+    round: Dispatch,
+    task: &TaskId,
+    result: &Bytes,
+    now: UnixMillis,
+) -> Result<PutResult, Failure> {
+    if read::head(connection, thread, now)?.is_none() {
+        return Ok(PutResult::UnknownThread);
+    }
+    let round = round.to_string();
+    let open = connection
+        .prepare_cached(
+            "SELECT results FROM rounds
+             WHERE thread = ?1 AND round = ?2 AND expires_at IS NULL",
+        )?
+        .query_row([thread.as_str(), &round], |row| Ok(u64_at(row, 0)))
+        .optional()?;
+    let Some(count) = open.transpose()? else {
+        return Ok(PutResult::RoundOver);
+    };
+    let stored = connection
+        .prepare_cached(
+            "INSERT OR IGNORE INTO results (thread, round, task, result)
+             VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![
+            thread.as_str(),
+            round,
+            task.as_str(),
+            content(result)
+        ])?;
+    if stored == 0 {
+        return Ok(PutResult::Duplicate { count });
+    }
+    connection
+        .prepare_cached("UPDATE rounds SET results = results + 1 WHERE thread = ?1 AND round = ?2")?
+        .execute([thread.as_str(), &round])?;
+    Ok(PutResult::Stored { count: count + 1 })
+}
+
+pub(super) fn results(
+    connection: &Connection,
+    thread: &ThreadId,
+    round: Dispatch,
+    now: UnixMillis,
+) -> Result<BTreeMap<TaskId, Bytes>, Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT r.task, r.result
+         FROM rounds d JOIN results r ON r.thread = d.thread AND r.round = d.round
+         WHERE d.thread = ?1 AND d.round = ?2 AND (d.expires_at IS NULL OR d.expires_at > ?3)",
+    )?;
+    let mut rows = statement.query(params![thread.as_str(), round.to_string(), millis(now)])?;
+    let mut results = BTreeMap::new();
+    while let Some(row) = rows.next()? {
+        let task: String = row.get(0)?;
+        results.insert(TaskId::from(task), bytes_at(row, 1)?);
+    }
+    Ok(results)
+}
+
+/// Keeps the outcome unless there is one, and gives the one that was there.
+pub(super) fn put_outcome(
+    connection: &Connection,
+    thread: &ThreadId,
+    command: &CommandId,
+    outcome_bytes: &Bytes,
+    now: UnixMillis,
+) -> Result<Option<Bytes>, Failure> {
+    if let Some(kept) = outcome(connection, thread, command, now)? {
+        return Ok(Some(kept));
+    }
+    connection
+        .prepare_cached(
+            "INSERT OR REPLACE INTO outcomes (thread, command, expires_at, outcome)
+             VALUES (?1, ?2, ?3, ?4)",
+        )?
+        .execute(params![
+            thread.as_str(),
+            command.as_str(),
+            millis(sweep::after(now, OUTCOME_TTL)),
+            content(outcome_bytes),
+        ])?;
+    Ok(None)
+}
+
+pub(super) fn outcome(
+    connection: &Connection,
+    thread: &ThreadId,
+    command: &CommandId,
+    now: UnixMillis,
+) -> Result<Option<Bytes>, Failure> {
+    let kept = connection
+        .prepare_cached(
+            "SELECT outcome FROM outcomes
+             WHERE thread = ?1 AND command = ?2 AND expires_at > ?3",
+        )?
+        .query_row(
+            params![thread.as_str(), command.as_str(), millis(now)],
+            |row| Ok(bytes_at(row, 0)),
+        )
+        .optional()?;
+    kept.transpose()
+}
+
+pub(super) fn put_blob(
+    connection: &Connection,
+    thread: &ThreadId,
+    id: &str,
+    bytes: &Bytes,
+    now: UnixMillis,
+) -> Result<(), Failure> {
+    connection
+        .prepare_cached(
+            "INSERT INTO blobs (thread, id, expires_at, value) VALUES (?1, ?2, ?3, ?4)
+             ON CONFLICT (thread, id) DO UPDATE SET
+                 expires_at = iif(expires_at IS NULL, NULL, excluded.expires_at),
+                 value = excluded.value",
+        )?
+        .execute(params![
+            thread.as_str(),
+            id,
+            millis(sweep::after(now, BLOB_TTL)),
+            content(bytes),
+        ])?;
+    Ok(())
+}
+
+/// Lifts a blob's time, if it is still there.
+pub(super) fn keep_blob(
+    connection: &Connection,
+    thread: &ThreadId,
+    id: &str,
+    now: UnixMillis,
+) -> Result<(), Failure> {
+    connection
+        .prepare_cached(
+            "UPDATE blobs SET expires_at = NULL
+             WHERE thread = ?1 AND id = ?2 AND expires_at > ?3",
+        )?
+        .execute(params![thread.as_str(), id, millis(now)])?;
+    Ok(())
+}
+
+pub(super) fn blobs(
+    connection: &Connection,
+    thread: &ThreadId,
+    ids: &[String],
+    now: UnixMillis,
+) -> Result<Vec<Bytes>, Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT value FROM blobs
+         WHERE thread = ?1 AND id = ?2 AND (expires_at IS NULL OR expires_at > ?3)",
+    )?;
+    let mut blobs = Vec::with_capacity(ids.len());
+    for id in ids {
+        let value = statement
+            .query_row(params![thread.as_str(), id, millis(now)], |row| {
+                Ok(bytes_at(row, 0))
+            })
+            .optional()?;
+        let missing = || {
+            Failure::corrupt(format!(
+                "thread `{thread}` refers to value `{id}`, which is not in the store; restore the file from a backup"
+            ))
+        };
+        blobs.push(value.ok_or_else(missing)??);
+    }
+    Ok(blobs)
+}
