@@ -1,9 +1,11 @@
 //! Bytes: what crosses a process and what is stored.
 //!
 //! The messages of the contract in `proto/` (its Rust types are [`generated`], re-exported
-//! here), how a body is read and refused ([`decode`]) and written ([`encode`]), the headers of
-//! an event ([`headers`]), and times as text ([`time`]). It knows no server and decides
-//! nothing: what a message means is `superstep-protocol`'s, where it goes the queue's.
+//! here), how a body is read and refused ([`decode`]) and written ([`encode`]), what the
+//! protocol says in the contract's words ([`outward`]), the headers of an event ([`headers`]),
+//! times as text ([`time`]), and the stored form of records ([`record`]). It knows no server
+//! and decides nothing: what a message means is `superstep-protocol`'s, where it goes the
+//! queue's.
 //!
 //! The rule it keeps: what an older version wrote, a newer one reads; a golden file per
 //! version says so.
@@ -13,6 +15,7 @@ pub mod encode;
 mod field;
 pub mod generated;
 pub mod headers;
+pub mod outward;
 pub mod record;
 pub mod time;
 

@@ -63,6 +63,8 @@ pub enum RefusalKind {
     Superseded,
     /// The thread has no failed or cancelled superstep. Nothing is to be retried.
     NothingToRetry,
+    /// Nothing of the thread runs and nothing waits. Nothing is to be cancelled.
+    NothingToCancel,
     /// This version of superstep, or this graph, does not offer what the command asks for. The
     /// message names it.
     Unsupported,
@@ -73,7 +75,7 @@ pub enum RefusalKind {
 
 impl RefusalKind {
     /// Every word that is written, in the order of the contract.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::Malformed,
         Self::TooLarge,
         Self::UnknownGraph,
@@ -94,6 +96,7 @@ impl RefusalKind {
         Self::NotAllowed,
         Self::Superseded,
         Self::NothingToRetry,
+        Self::NothingToCancel,
         Self::Unsupported,
     ];
 
@@ -120,6 +123,7 @@ impl RefusalKind {
             Self::NotAllowed => "not_allowed",
             Self::Superseded => "superseded",
             Self::NothingToRetry => "nothing_to_retry",
+            Self::NothingToCancel => "nothing_to_cancel",
             Self::Unsupported => "unsupported",
             Self::Unknown => "unknown",
         }

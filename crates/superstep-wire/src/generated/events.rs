@@ -22,7 +22,7 @@ pub enum EventKind {
     RunCancelled,
     /// A question opened; `interrupt` carries it and says where to answer.
     Interrupt,
-    /// A question's deadline passed.
+    /// A question's deadline passed; `interrupt_id` says which.
     InterruptExpired,
     /// Answers were accepted; `answers` are the audit trail, `run_id` is the run that goes on.
     ResumeAccepted,
@@ -128,7 +128,7 @@ pub struct Event {
     /// Who sent that command, in the words of its `Superstep-Sender` header. Not verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sender: Option<String>,
-    /// The question; for `interrupt` and `interrupt_expired`.
+    /// The question; for `interrupt`.
     #[serde(
         default,
         deserialize_with = "crate::field::optional_object",
@@ -174,6 +174,9 @@ pub struct Event {
         skip_serializing_if = "crate::field::is_false"
     )]
     pub values_omitted: bool,
+    /// The question that nobody answered in time; for `interrupt_expired`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interrupt_id: Option<String>,
 }
 
 impl Event {
@@ -203,6 +206,7 @@ impl Event {
             error: None,
             reason: None,
             values_omitted: false,
+            interrupt_id: None,
         }
     }
 }
