@@ -42,6 +42,7 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> anyhow::Result
         steps::run(&mut workspace.cargo(&[
             "build",
             "--workspace",
+            "--lib",
             "--bins",
             "--tests",
             "--examples",

@@ -33,13 +33,7 @@ pub(crate) fn run(workspace: &Workspace) -> bool {
     steps.command(
         "documentation",
         workspace
-            .cargo(&[
-                "doc",
-                "--quiet",
-                "--workspace",
-                "--no-deps",
-                "--document-private-items",
-            ])
+            .cargo(&["doc", "--quiet", "--workspace", "--no-deps"])
             .env("RUSTDOCFLAGS", "-D warnings"),
     );
     steps.step("dependencies", || deny::check(workspace));

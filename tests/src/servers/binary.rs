@@ -91,8 +91,12 @@ impl ServerBinary {
     pub fn available_to(self, test: &str) -> bool {
         match self.locate() {
             Ok(_) => true,
-            Err(why) if may_skip() => {
-                skip(test, &why.to_string());
+            // Here the run that counts skips has just looked for it everywhere, and said so.
+            Err(_) if may_skip() => {
+                skip(
+                    test,
+                    &format!("this machine has no {}, nor could one be had", self.file()),
+                );
                 false
             }
             Err(why) => panic!("{why}"),
