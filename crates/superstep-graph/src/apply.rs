@@ -126,8 +126,12 @@ pub(crate) fn apply_step(
 
     if step == Step::Passed {
         for (channel, kind) in &graph.channels {
+            // Asked first: the content of a list that just grew would be copied to be looked at.
+            if updated.contains(channel) {
+                continue;
+            }
             let content = board.content(channel);
-            if updated.contains(channel) || !kind.available(content.as_deref()) {
+            if !kind.available(content.as_deref()) {
                 continue;
             }
             let change = kind.update(channel, content.as_deref(), &[])?;
@@ -136,7 +140,7 @@ pub(crate) fn apply_step(
             }
         }
         if updated.is_disjoint(&graph.triggering) {
-            for (channel, kind) in &graph.channels {
+            for (channel, kind) in graph.channels.iter().filter(|(_, kind)| kind.finishes()) {
                 let change = kind.finish(board.content(channel).as_deref());
                 if board.change(channel, kind, change) {
                     updated.insert(channel.clone());

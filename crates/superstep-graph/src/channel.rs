@@ -259,6 +259,11 @@ impl ChannelKind {
         }
     }
 
+    /// Whether the tentative end of the run can mean anything to it.
+    pub(crate) fn finishes(&self) -> bool {
+        matches!(self, Self::AfterFinish | Self::BarrierAfterFinish { .. })
+    }
+
     /// What the tentative end of the run changes: deferred triggers become available.
     pub(crate) fn finish(&self, stored: Option<&Value>) -> Option<ChannelChange> {
         let content = stored?;
@@ -283,8 +288,12 @@ fn is_finished(content: &Value) -> bool {
 }
 
 fn complete(names: &BTreeSet<NodeName>, seen: &Value) -> bool {
-    seen.as_array()
-        .is_some_and(|seen| seen.len() == names.len())
+    // By name and not by number: a version of the graph may have given a join other sources.
+    seen.as_array().is_some_and(|seen| {
+        names
+            .iter()
+            .all(|name| seen.iter().any(|seen| seen.as_str() == Some(name.as_str())))
+    })
 }
 
 fn add_names(
@@ -345,9 +354,11 @@ fn update_reduced(
     if writes.is_empty() {
         return Ok(None);
     }
-    if matches!(reducer, Reducer::Append) && writes.iter().all(|w| !w.is_overwrite()) {
+    let grows = matches!(stored, None | Some(Value::Array(_)));
+    if matches!(reducer, Reducer::Append) && grows && writes.iter().all(|w| !w.is_overwrite()) {
         // The usual case of a growing list: only the new items are looked at, so the cost of
-        // a superstep does not grow with the list.
+        // a superstep does not grow with the list. What an overwrite left there may be no list;
+        // a push onto that would lose the items, so it goes the long way and is refused.
         let items = writes.iter().flat_map(|write| match write.value() {
             Value::Array(items) => items.clone(),
             Value::Null => Vec::new(),

@@ -96,6 +96,17 @@ pub struct Checkpoint {
     pub seen: BTreeMap<NodeName, BTreeMap<ChannelName, u64>>,
 }
 
+impl Delta {
+    /// The value that a channel's change says as a whole: what is set, or the items pushed.
+    pub fn value_written(&self, channel: &ChannelName) -> Option<Value> {
+        match self.channels.get(channel)? {
+            ChannelChange::Set(value) => Some(value.clone()),
+            ChannelChange::Push(items) => Some(Value::Array(items.clone())),
+            ChannelChange::Remove | ChannelChange::Blob { .. } => None,
+        }
+    }
+}
+
 impl Checkpoint {
     /// What a thread has before its first checkpoint: nothing, at step -2.
     pub fn empty(lineage: Lineage) -> Self {

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     channel::ChannelKind,
-    graph::{Branch, Breakpoints, Graph, Node, NodeSpec, Out},
+    graph::{Branch, Breakpoints, Drawn, Graph, Node, NodeSpec, Out},
     ids::{ChannelName, END, NodeName, SENDS, START},
 };
 
@@ -25,7 +25,10 @@ pub enum Problem {
     #[error("channel `{0}` is there twice; declare each channel once")]
     DuplicateChannel(ChannelName),
     /// A name that superstep uses itself.
-    #[error("`{0}` is a reserved name; names beginning with `__` belong to superstep")]
+    #[error(
+        "`{0}` is a reserved name; names beginning with `__`, `branch:to:` or `join:` belong to \
+         superstep, so rename it"
+    )]
     Reserved(String),
     /// A name with a character that namespaces use.
     #[error("node name `{0}` is empty or contains `|` or `:`, which namespaces use; rename it")]
@@ -275,7 +278,11 @@ impl GraphBuilder {
 
         let mut drawn = Vec::new();
         for (sources, target, join) in &self.edges {
-            drawn.push((sources.clone(), target.clone()));
+            drawn.push(Drawn {
+                from: sources.clone(),
+                to: target.clone(),
+                join: *join,
+            });
             if !join {
                 if *target != END {
                     nodes[index[&sources[0]]]
@@ -284,12 +291,11 @@ impl GraphBuilder {
                 }
                 continue;
             }
-            let names: BTreeSet<NodeName> = sources.iter().cloned().collect();
-            let listed: Vec<&str> = sources.iter().map(NodeName::as_str).collect();
-            let channel = ChannelName::new(format!("join:{}:{target}", listed.join("+")));
             if *target == END {
                 continue;
             }
+            let names: BTreeSet<NodeName> = sources.iter().cloned().collect();
+            let channel = join_of(sources, target);
             let at = index[target];
             let kind = if nodes[at].spec.defer {
                 ChannelKind::BarrierAfterFinish { names }
@@ -331,7 +337,8 @@ impl GraphBuilder {
         let mut problems = Vec::new();
         let mut channels = BTreeSet::new();
         for (name, _) in &self.channels {
-            if name.as_str().starts_with("__") {
+            let routing = ["__", "branch:to:", "join:"];
+            if routing.iter().any(|own| name.as_str().starts_with(own)) {
                 problems.push(Problem::Reserved(name.to_string()));
             }
             if !channels.insert(name.clone()) {
@@ -408,20 +415,30 @@ impl GraphBuilder {
             }
         }
         for (from, branch) in &self.branches {
-            let known = branch
-                .map
-                .iter()
-                .flat_map(BTreeMap::values)
-                .filter(|to| !target(to));
-            for unknown in Some(from)
-                .filter(|from| !source(from))
-                .into_iter()
-                .chain(known)
-            {
+            if *from == END {
+                let to = branch.map.iter().flat_map(BTreeMap::values).next();
+                problems.push(Problem::WrongWay {
+                    from: from.to_string(),
+                    to: to.cloned().unwrap_or_else(|| "a chosen node".into()),
+                });
+            } else if !source(from) {
                 problems.push(Problem::UnknownInBranch {
                     from: from.clone(),
-                    unknown: unknown.clone(),
+                    unknown: from.clone(),
                 });
+            }
+            for to in branch.map.iter().flat_map(BTreeMap::values) {
+                if *to == START {
+                    problems.push(Problem::WrongWay {
+                        from: from.to_string(),
+                        to: to.clone(),
+                    });
+                } else if !target(to) {
+                    problems.push(Problem::UnknownInBranch {
+                        from: from.clone(),
+                        unknown: to.clone(),
+                    });
+                }
             }
         }
         let entered = self
@@ -483,4 +500,14 @@ impl GraphBuilder {
 /// The channel whose new version runs a node (LangGraph's `branch:to:<node>`).
 pub(crate) fn branch_to(node: &NodeName) -> ChannelName {
     ChannelName::new(format!("branch:to:{node}"))
+}
+
+/// The channel of a join (LangGraph's `join:<a>+<b>:<node>`). A plus in a source's own name is
+/// escaped: two joins never share a channel by accident.
+fn join_of(sources: &[NodeName], target: &NodeName) -> ChannelName {
+    let sources: Vec<String> = sources
+        .iter()
+        .map(|source| source.as_str().replace('%', "%25").replace('+', "%2B"))
+        .collect();
+    ChannelName::new(format!("join:{}:{target}", sources.join("+")))
 }

@@ -112,6 +112,14 @@ pub(crate) enum Out {
     Join(ChannelName),
 }
 
+/// A static edge or a join as it was declared, for drawings and the topology.
+#[derive(Clone, Debug)]
+pub(crate) struct Drawn {
+    pub(crate) from: Vec<NodeName>,
+    pub(crate) to: NodeName,
+    pub(crate) join: bool,
+}
+
 /// Which nodes a breakpoint stops at.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Breakpoints {
@@ -149,8 +157,8 @@ pub struct Graph {
     pub(crate) index: BTreeMap<NodeName, usize>,
     /// Channels that trigger some node.
     pub(crate) triggering: BTreeSet<ChannelName>,
-    /// The sources of each static edge and join, for drawings.
-    pub(crate) drawn: Vec<(Vec<NodeName>, NodeName)>,
+    /// The static edges and joins as they were declared.
+    pub(crate) drawn: Vec<Drawn>,
     pub(crate) interrupt_before: Breakpoints,
     pub(crate) interrupt_after: Breakpoints,
     pub(crate) warnings: Vec<Warning>,
@@ -232,7 +240,7 @@ impl Graph {
         let edges: Vec<Value> = self
             .drawn
             .iter()
-            .map(|(sources, target)| json!({"from": sources, "to": target}))
+            .map(|edge| json!({"from": edge.from, "to": edge.to, "join": edge.join}))
             .collect();
         let branches: Vec<Value> = self
             .nodes
@@ -258,19 +266,15 @@ impl Graph {
         let id = |name: &str| match name {
             START => "__start__([start])".to_owned(),
             END => "__end__([end])".to_owned(),
-            name => format!("{}[\"{}\"]", mermaid_id(name), name.replace('"', "&quot;")),
+            name => format!("{}[\"{}\"]", mermaid_id(name), mermaid_text(name)),
         };
         for name in self.node_names() {
             let _ = writeln!(text, "    {};", id(name.as_str()));
         }
-        for (sources, target) in &self.drawn {
-            for source in sources {
-                let _ = writeln!(
-                    text,
-                    "    {} --> {};",
-                    id(source.as_str()),
-                    id(target.as_str())
-                );
+        for edge in &self.drawn {
+            let to = id(edge.to.as_str());
+            for source in &edge.from {
+                let _ = writeln!(text, "    {} --> {to};", id(source.as_str()));
             }
         }
         for node in &self.nodes {
@@ -279,13 +283,13 @@ impl Graph {
                 match &branch.map {
                     Some(map) => {
                         for (label, to) in map {
-                            let label = label.replace(['|', '"'], " ");
-                            let to = id(to.as_str());
-                            let _ = writeln!(text, "    {from} -. {label} .-> {to};");
+                            let (label, to) = (mermaid_text(label), id(to.as_str()));
+                            let _ = writeln!(text, "    {from} -. \"{label}\" .-> {to};");
                         }
                     }
                     None => {
-                        let _ = writeln!(text, "    {from} -.-> anywhere_{}((?));", from.len());
+                        let anywhere = format!("anywhere_{}", mermaid_id(node.spec.name.as_str()));
+                        let _ = writeln!(text, "    {from} -.-> {anywhere}((\"?\"));");
                     }
                 }
             }
@@ -294,14 +298,33 @@ impl Graph {
     }
 }
 
+/// A name as an identifier that Mermaid takes, different for different names. The digest also
+/// keeps clear of Mermaid's own words.
 fn mermaid_id(name: &str) -> String {
+    const WORDS: [&str; 10] = [
+        "call",
+        "class",
+        "click",
+        "default",
+        "end",
+        "flowchart",
+        "graph",
+        "href",
+        "style",
+        "subgraph",
+    ];
     let mut id: String = name
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() { c } else { '_' })
         .collect();
-    if id != name || id == "end" {
+    if id != name || WORDS.contains(&id.to_ascii_lowercase().as_str()) {
         id.push('_');
         id.push_str(&digest(&[name])[..6]);
     }
     id
+}
+
+/// A text inside quotes; Mermaid writes a quote as `#quot;` and so a hash as `#35;`.
+fn mermaid_text(text: &str) -> String {
+    text.replace('#', "#35;").replace('"', "#quot;")
 }

@@ -171,10 +171,10 @@ impl InterruptId {
         Self(digest(&[task.as_str(), "interrupt", &index.to_string()]))
     }
 
-    /// Whether `text` has the form of an interrupt id: 32 hex digits. A map whose keys all do
-    /// is a map of answers (LangGraph `pregel/_loop.py`, `_first`).
+    /// Whether `text` has the form of an interrupt id: 32 lower-case hex digits. A map whose
+    /// keys all do is a map of answers (LangGraph `pregel/_loop.py`, `_first`).
     pub fn is_id(text: &str) -> bool {
-        text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit())
+        text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
     }
 }
 

@@ -29,5 +29,5 @@ pub use ids::{
 };
 pub use outside::{start_writes, take_input, update_state};
 pub use plan::{Horizon, Planned, input_of, listing_order, plan, read_output, read_state};
-pub use route::{Routed, UnknownTargets, output_from_update, route};
+pub use route::{Routed, UnknownTargets, output_from_update, route, route_within};
 pub use task::{Command, NodeOutput, Send, Target, Task, TaskPath, Write, WriteValue};

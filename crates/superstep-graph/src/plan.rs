@@ -111,10 +111,24 @@ pub struct Horizon {
     pub stop: i64,
 }
 
+impl Horizon {
+    /// The value of a channel that the engine supplies.
+    pub(crate) fn supply(self, managed: Managed) -> Value {
+        match managed {
+            Managed::RemainingSteps => Value::from(self.stop.saturating_sub(self.step)),
+            Managed::IsLastStep => Value::from(self.step == self.stop.saturating_sub(1)),
+        }
+    }
+}
+
 /// What a task reads: its packet, or an object of the channels of the state that are available.
+/// `__start__` reads the run's input, for `start_writes`.
 pub fn input_of(graph: &Graph, checkpoint: &Checkpoint, task: &Task, horizon: Horizon) -> Value {
     if let Some(packet) = &task.packet {
         return packet.clone();
+    }
+    if task.node == START {
+        return checkpoint.content(START).cloned().unwrap_or_default();
     }
     let reads = graph
         .node(task.node.as_str())
@@ -142,10 +156,7 @@ pub(crate) fn read<'a>(
     let mut object = Map::new();
     for channel in channels {
         let value = match (graph.channels.get(channel), horizon) {
-            (Some(ChannelKind::Managed(managed)), Some(horizon)) => Some(match managed {
-                Managed::RemainingSteps => Value::from(horizon.stop - horizon.step),
-                Managed::IsLastStep => Value::from(horizon.step == horizon.stop - 1),
-            }),
+            (Some(ChannelKind::Managed(managed)), Some(horizon)) => Some(horizon.supply(*managed)),
             (Some(kind), _) => kind.read(checkpoint.content(channel.as_str())),
             (None, _) => None,
         };

@@ -34,15 +34,31 @@ pub(crate) fn append(left: Value, right: Value) -> Result<Value, String> {
     Ok(Value::Array(items))
 }
 
+/// An integer of up to 64 bits, signed or not.
+fn integer(value: &Value) -> Option<i128> {
+    value
+        .as_i64()
+        .map(i128::from)
+        .or_else(|| value.as_u64().map(i128::from))
+}
+
+fn number(side: &str, value: &Value) -> Result<f64, String> {
+    value
+        .as_f64()
+        .ok_or_else(|| format!("the {side} must be a number, not {}", kind(value)))
+}
+
 pub(crate) fn add(left: &Value, right: &Value) -> Result<Value, String> {
-    if let (Some(a), Some(b)) = (left.as_i64(), right.as_i64()) {
-        let sum = a.checked_add(b).ok_or("the sum does not fit 64 bits")?;
-        return Ok(Value::from(sum));
+    if let (Some(a), Some(b)) = (integer(left), integer(right)) {
+        // Never by way of a float, which would silently round.
+        let sum = a + b;
+        return i64::try_from(sum)
+            .map(Value::from)
+            .or_else(|_| u64::try_from(sum).map(Value::from))
+            .map_err(|_| "the sum does not fit 64 bits".to_owned());
     }
-    let (Some(a), Some(b)) = (left.as_f64(), right.as_f64()) else {
-        return Err(format!("a write must be a number, not {}", kind(right)));
-    };
-    Number::from_f64(a + b)
+    let sum = number("value so far", left)? + number("write", right)?;
+    Number::from_f64(sum)
         .map(Value::Number)
         .ok_or_else(|| "the sum is not finite".to_owned())
 }
@@ -53,7 +69,11 @@ pub(crate) fn concat(left: Value, right: &Value) -> Result<Value, String> {
             text.push_str(more);
             Ok(Value::String(text))
         }
-        (_, other) => Err(format!("a write must be a text, not {}", kind(other))),
+        (Value::String(_), other) => Err(format!("the write must be a text, not {}", kind(other))),
+        (other, _) => Err(format!(
+            "the value so far must be a text, not {}",
+            kind(&other)
+        )),
     }
 }
 
@@ -63,7 +83,13 @@ pub(crate) fn merge(left: Value, right: Value) -> Result<Value, String> {
             object.extend(more);
             Ok(Value::Object(object))
         }
-        (_, other) => Err(format!("a write must be an object, not {}", kind(&other))),
+        (Value::Object(_), other) => {
+            Err(format!("the write must be an object, not {}", kind(&other)))
+        }
+        (other, _) => Err(format!(
+            "the value so far must be an object, not {}",
+            kind(&other)
+        )),
     }
 }
 
@@ -75,15 +101,16 @@ pub(crate) fn union(left: Value, right: Value) -> Result<Value, String> {
     Ok(Value::Array(items))
 }
 
+/// A total order in which only equal values are equal. Numbers go by their value as a float
+/// first, so that integers and floats mix; integers that round to one float by themselves.
 fn order(a: &Value, b: &Value) -> std::cmp::Ordering {
     match (a, b) {
-        (Value::Number(x), Value::Number(y)) => match (x.as_i64(), y.as_i64()) {
-            (Some(x), Some(y)) => x.cmp(&y),
-            _ => x
-                .as_f64()
-                .unwrap_or(0.0)
-                .total_cmp(&y.as_f64().unwrap_or(0.0)),
-        },
+        (Value::Number(x), Value::Number(y)) => {
+            let float = |n: &Number| n.as_f64().unwrap_or(f64::MAX);
+            float(x)
+                .total_cmp(&float(y))
+                .then_with(|| integer(a).cmp(&integer(b)))
+        }
         (Value::String(x), Value::String(y)) => x.cmp(y),
         _ => kind(a)
             .cmp(kind(b))
@@ -92,9 +119,8 @@ fn order(a: &Value, b: &Value) -> std::cmp::Ordering {
 }
 
 pub(crate) fn max(left: Value, right: Value) -> Result<Value, String> {
-    if !right.is_number() {
-        return Err(format!("a write must be a number, not {}", kind(&right)));
-    }
+    number("value so far", &left)?;
+    number("write", &right)?;
     Ok(if order(&left, &right).is_ge() {
         left
     } else {
@@ -102,38 +128,67 @@ pub(crate) fn max(left: Value, right: Value) -> Result<Value, String> {
     })
 }
 
-pub(crate) fn by_id(left: Value, right: Value) -> Result<Value, String> {
-    upsert(left, right, |_| false)
-}
-
-pub(crate) fn messages(left: Value, right: Value) -> Result<Value, String> {
-    upsert(left, right, |item| {
-        item.get("type").and_then(Value::as_str) == Some("remove")
-    })
-}
-
-/// Replaces items by id, appends new ones, removes those that `removes` says. An item without
-/// an id is always appended. One object counts as a list of one.
-fn upsert(left: Value, right: Value, removes: fn(&Value) -> bool) -> Result<Value, String> {
-    let mut items = list("value so far", left)?;
-    let new = if right.is_object() {
-        vec![right]
+/// One object counts as a list of one.
+fn items_of(write: Value) -> Result<Vec<Value>, String> {
+    if write.is_object() {
+        Ok(vec![write])
     } else {
-        list("write", right)?
-    };
+        list("write", write)
+    }
+}
+
+fn id_of(item: &Value) -> Option<&Value> {
+    item.get("id").filter(|id| !id.is_null())
+}
+
+fn place_of(items: &[Value], id: Option<&Value>) -> Option<usize> {
+    let id = id?;
+    items.iter().position(|item| id_of(item) == Some(id))
+}
+
+/// Replaces items by id and appends new ones. An item without an id is always appended.
+pub(crate) fn by_id(left: Value, right: Value) -> Result<Value, String> {
+    let mut items = list("value so far", left)?;
+    for item in items_of(right)? {
+        match place_of(&items, id_of(&item)) {
+            Some(at) => items[at] = item,
+            None => items.push(item),
+        }
+    }
+    Ok(Value::Array(items))
+}
+
+/// The id of a removal that removes every message before it (LangGraph's
+/// `REMOVE_ALL_MESSAGES`).
+const REMOVE_ALL: &str = "__remove_all__";
+
+/// As [`by_id`], with removals. What is removed keeps its place until the end of the write, so
+/// a message that is removed and given again in one write stays where it was (LangGraph's
+/// `add_messages` in `graph/message.py`).
+pub(crate) fn messages(left: Value, right: Value) -> Result<Value, String> {
+    let removes = |item: &Value| item.get("type").and_then(Value::as_str) == Some("remove");
+    let mut items = list("value so far", left)?;
+    let mut new = items_of(right)?;
+    let last_all = new
+        .iter()
+        .rposition(|item| removes(item) && id_of(item).is_some_and(|id| id == REMOVE_ALL));
+    if let Some(at) = last_all {
+        return Ok(Value::Array(new.split_off(at + 1)));
+    }
+    let mut removed: Vec<Value> = Vec::new();
     for item in new {
-        let id = item.get("id").filter(|id| !id.is_null());
-        let place = id.and_then(|id| items.iter().position(|old| old.get("id") == Some(id)));
-        match (place, removes(&item)) {
-            (Some(at), true) => {
-                items.remove(at);
-            }
+        match (place_of(&items, id_of(&item)), removes(&item)) {
+            (Some(_), true) => removed.extend(id_of(&item).cloned()),
             (None, true) => {
                 return Err("a message that is to be removed is not there".to_owned());
             }
-            (Some(at), false) => items[at] = item,
+            (Some(at), false) => {
+                removed.retain(|id| Some(id) != id_of(&item));
+                items[at] = item;
+            }
             (None, false) => items.push(item),
         }
     }
+    items.retain(|item| id_of(item).is_none_or(|id| !removed.contains(id)));
     Ok(Value::Array(items))
 }

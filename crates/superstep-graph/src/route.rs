@@ -8,11 +8,13 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value, json};
 
 use crate::{
+    channel::ChannelKind,
     checkpoint::{Checkpoint, Delta, View},
     compile::branch_to,
     error::{InvalidUpdate, RouteError},
     graph::{Branch, Graph, Node, Out},
     ids::{ChannelName, END, NodeName, SENDS, START},
+    plan::Horizon,
     reduce::kind,
     task::{Command, NodeOutput, Send, Target, Write, WriteValue},
 };
@@ -82,13 +84,38 @@ pub enum UnknownTargets {
     Ignored,
 }
 
-/// Makes the writes of `node` from what it returned.
+/// Makes the writes of `node` from what it returned. Its paths do not see the values that the
+/// engine supplies, as for an update from outside, which is in no superstep; see [`route_within`].
 pub fn route(
     graph: &Graph,
     checkpoint: &Checkpoint,
     node: &NodeName,
     output: NodeOutput,
     unknown: UnknownTargets,
+) -> Routed {
+    route_by(graph, checkpoint, node, output, unknown, None)
+}
+
+/// As [`route`], for a task of the superstep at `horizon`: paths see the values that the engine
+/// supplies, as the node did.
+pub fn route_within(
+    graph: &Graph,
+    checkpoint: &Checkpoint,
+    node: &NodeName,
+    output: NodeOutput,
+    unknown: UnknownTargets,
+    horizon: Horizon,
+) -> Routed {
+    route_by(graph, checkpoint, node, output, unknown, Some(horizon))
+}
+
+fn route_by(
+    graph: &Graph,
+    checkpoint: &Checkpoint,
+    node: &NodeName,
+    output: NodeOutput,
+    unknown: UnknownTargets,
+    horizon: Option<Horizon>,
 ) -> Routed {
     let mut routed = Routed {
         writes: Vec::new(),
@@ -101,15 +128,17 @@ pub fn route(
         }));
         return routed;
     };
+    let mut commands = output.commands;
+    if let Some(at) = commands.iter().position(|command| command.parent) {
+        routed.parent = Some(commands.swap_remove(at));
+        return routed;
+    }
     let mut gotos = Vec::new();
-    for command in output.commands {
-        if command.parent {
-            routed.parent = Some(command);
-            return routed;
-        }
+    for command in commands {
         for write in &command.update {
             if !graph.state.contains(&write.channel) {
                 routed.error = Some(RouteError::Update(unknown_channel(graph, &write.channel)));
+                routed.writes.clear();
                 return routed;
             }
         }
@@ -124,14 +153,12 @@ pub fn route(
                 Out::Join(channel) => Write::set(channel.clone(), json!(node)),
             });
         }
-        follow_branches(
-            graph,
-            checkpoint,
-            spec,
-            &routed.writes,
-            &output.extra,
-            &mut control,
-        )
+        if spec.branches.is_empty() {
+            return Ok(());
+        }
+        let own = state_after(graph, checkpoint, &routed.writes, horizon)?;
+        let state = Value::Object(output.extra.into_iter().chain(own).collect());
+        follow_branches(graph, spec, &state, &mut control)
     });
     routed.writes.extend(control);
     routed.error = result.err();
@@ -176,24 +203,15 @@ fn targets_to_writes(
 
 fn follow_branches(
     graph: &Graph,
-    checkpoint: &Checkpoint,
     spec: &Node,
-    writes: &[Write],
-    extra: &Map<String, Value>,
+    state: &Value,
     control: &mut Vec<Write>,
 ) -> Result<(), RouteError> {
-    if spec.branches.is_empty() {
-        return Ok(());
-    }
-    let state = state_after(graph, checkpoint, writes, extra)?;
     for branch in &spec.branches {
-        let targets = (branch.path)(&state).map_err(|reason| RouteError::Path {
+        let targets = (branch.path)(state).map_err(|reason| RouteError::Path {
             node: spec.spec.name.clone(),
             reason,
         })?;
-        if targets.is_empty() && branch.map.is_some() {
-            continue;
-        }
         let targets = targets
             .into_iter()
             .map(|target| translate(&spec.spec.name, branch, target))
@@ -227,13 +245,15 @@ fn translate(node: &NodeName, branch: &Branch, target: Target) -> Result<Target,
     }
 }
 
-/// The state with one node's writes reduced in, over the keys that are no channel.
+/// The state as it would be after a superstep with this node alone: its writes are reduced in,
+/// and channels that live for one superstep are empty if it did not write them (LangGraph's
+/// `local_read` in `pregel/_algo.py`).
 fn state_after(
     graph: &Graph,
     checkpoint: &Checkpoint,
     writes: &[Write],
-    extra: &Map<String, Value>,
-) -> Result<Value, InvalidUpdate> {
+    horizon: Option<Horizon>,
+) -> Result<Map<String, Value>, InvalidUpdate> {
     let mut by_channel: BTreeMap<&ChannelName, Vec<WriteValue>> = BTreeMap::new();
     for write in writes {
         by_channel
@@ -242,9 +262,10 @@ fn state_after(
             .push(write.value.clone());
     }
     let mut delta = Delta::default();
-    for (channel, values) in by_channel {
-        let kind = &graph.channels[channel];
-        if let Some(change) = kind.update(channel, checkpoint.content(channel.as_str()), &values)? {
+    for channel in &graph.state {
+        let writes = by_channel.get(channel).map_or(&[][..], Vec::as_slice);
+        let stored = checkpoint.content(channel.as_str());
+        if let Some(change) = graph.channels[channel].update(channel, stored, writes)? {
             delta.channels.insert(channel.clone(), change);
         }
     }
@@ -252,12 +273,15 @@ fn state_after(
         base: checkpoint,
         delta: &delta,
     };
-    let mut state = extra.clone();
+    let mut state = Map::new();
     for channel in &graph.state {
-        let content = view.content(channel.as_str());
-        if let Some(value) = graph.channels[channel].read(content.as_deref()) {
+        let value = match (&graph.channels[channel], horizon) {
+            (ChannelKind::Managed(managed), Some(horizon)) => Some(horizon.supply(*managed)),
+            (kind, _) => kind.read(view.content(channel.as_str()).as_deref()),
+        };
+        if let Some(value) = value {
             state.insert(channel.to_string(), value);
         }
     }
-    Ok(Value::Object(state))
+    Ok(state)
 }

@@ -110,7 +110,9 @@ pub struct ThreadEvent {
 /// The id of the `index`-th event of a record: with the nonce, so that a redone record's events
 /// are not taken for those of the one that was lost.
 pub fn event_id(thread: &ThreadId, record: Head, index: usize) -> String {
-    format!("{thread}/{record}/{index}")
+    // Ids travel in headers, which carry printable ASCII only; a thread id may be anything.
+    let thread = superstep_graph::digest(&[thread.as_str()]);
+    format!("{}-{record}-{index}", &thread[..12])
 }
 
 /// The events of `record`; `after` is the state after it.

@@ -223,6 +223,14 @@ impl Decoded {
         ids
     }
 
+    /// Whether the record saved a checkpoint.
+    pub fn is_checkpoint(&self) -> bool {
+        matches!(
+            self.record.body,
+            superstep_protocol::RecordBody::Committed(_)
+        )
+    }
+
     /// The record with its values in place. `blobs` holds those that [`Decoded::blob_ids`]
     /// names.
     ///

@@ -1,0 +1,430 @@
+//! The engine: one dispatch of a thread, from its state to the record that answers it.
+//!
+//! Shared by the worker and the embedded mode. It loads, asks the pure crates, runs nodes and
+//! appends; on a moved head it looks again and, if the dispatch is still open, decides again
+//! with the results in hand: the nodes do not run again. What an append calls for (events,
+//! work) is left to its caller.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use superstep_checkpoint::PutResult;
+use superstep_graph::TaskId;
+use superstep_protocol::{
+    Asked, Closing, CommandId, Dispatch, Event, Nothing, Parked, Record, RecordBody, Refusal,
+    RunError, TaskResult, ThreadId, Verdict, close_with, decide,
+};
+use superstep_wire::record::{decode_result, encode_result};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, info_span};
+
+use crate::{
+    compute,
+    error::Error,
+    graphs::{Graphs, RunnableGraph},
+    node::OutputSink,
+    run_task::{Attempt, Stopped, run_task},
+    threads::{Outcome, OutcomeBytes, Thread, Threads},
+};
+
+/// How often a decision is made again because others changed the thread in between.
+const DECISIONS_MAX: usize = 64;
+
+/// What a command came to.
+#[derive(Debug)]
+pub(crate) enum Accepted {
+    /// A record: the thread after it.
+    Appended(Box<(Thread, Record)>),
+    /// It was decided before; this is what was said.
+    Decided(Bytes),
+    /// It is refused.
+    Refused(Refusal),
+    /// To be asked again soon.
+    Wait,
+    /// It calls for nothing.
+    Nothing,
+}
+
+/// What working on a dispatch came to.
+#[derive(Debug)]
+pub(crate) enum Worked {
+    /// A record answers it: the thread after it.
+    Appended(Box<(Thread, Record)>),
+    /// The state does not wait for it; the thread as it is, if it is there.
+    Late(Option<Box<Thread>>),
+    /// My tasks are done; others of the round are not.
+    Partial,
+    /// Told to stop before it was done.
+    Stopped,
+}
+
+/// How tasks are run.
+#[derive(Clone)]
+pub(crate) struct Running {
+    pub(crate) attempt: u64,
+    pub(crate) timeout: Duration,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) sink: Option<Arc<dyn OutputSink>>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Engine {
+    pub(crate) threads: Threads,
+    pub(crate) graphs: Arc<Graphs>,
+}
+
+impl Engine {
+    /// The graph that runs `thread`.
+    pub(crate) fn graph_of(&self, thread: &Thread) -> Result<Arc<RunnableGraph>, Error> {
+        let id = &thread.state.graph;
+        self.graphs
+            .get(id)
+            .cloned()
+            .ok_or_else(|| Error::NoSuchGraph {
+                thread: thread.state.thread.clone(),
+                graph: id.to_string(),
+                held: {
+                    let held: Vec<String> =
+                        self.graphs.iter().map(|g| g.id().to_string()).collect();
+                    held.join(", ")
+                },
+            })
+    }
+
+    /// Decides a command and appends what it calls for. `outcome` makes what is remembered of
+    /// an accepted command.
+    pub(crate) async fn accept(
+        &self,
+        thread: &ThreadId,
+        event: &Event,
+        command: Option<&CommandId>,
+        outcome: impl Fn() -> Option<OutcomeBytes>,
+    ) -> Result<Accepted, Error> {
+        for _ in 0..DECISIONS_MAX {
+            let before = self.threads.load(thread).await?;
+            let now = self.threads.world().now();
+            let now = before
+                .as_ref()
+                .map_or(now, |before| now.max(before.state.time));
+            let state = before.as_ref().map(|before| &before.state);
+            let body = match decide(thread, state, event, now) {
+                Verdict::Append(body) => body,
+                Verdict::Refuse(refusal) => return Ok(Accepted::Refused(refusal)),
+                Verdict::Nothing(_) => return Ok(Accepted::Nothing),
+                Verdict::Wait => return Ok(Accepted::Wait),
+            };
+            let kept = command.cloned().zip(outcome());
+            match self.threads.append(thread, before, body, kept).await? {
+                Outcome::Done(done) => return Ok(Accepted::Appended(done)),
+                Outcome::Moved => {}
+                Outcome::Decided(bytes) => return Ok(Accepted::Decided(bytes)),
+                Outcome::TooLarge(error) => {
+                    return Ok(Accepted::Refused(Refusal::InvalidInput {
+                        reason: error.message,
+                    }));
+                }
+            }
+        }
+        Err(Error::Contended {
+            thread: thread.clone(),
+        })
+    }
+
+    /// Works on `dispatch`: decides on an input or update, or runs `tasks` of its round (all of
+    /// them if empty) and closes it when nothing is missing.
+    pub(crate) async fn work(
+        &self,
+        thread: Thread,
+        dispatch: Dispatch,
+        tasks: &[TaskId],
+        running: &Running,
+    ) -> Result<Worked, Error> {
+        let decision = thread
+            .state
+            .decision
+            .clone()
+            .filter(|d| d.dispatch == dispatch);
+        match decision.map(|decision| decision.asked) {
+            Some(Asked::Input { input }) => self.take_input(thread, dispatch, &input).await,
+            Some(Asked::Update {
+                values, as_node, ..
+            }) => {
+                self.apply_update(thread, dispatch, &values, as_node.as_ref())
+                    .await
+            }
+            Some(Asked::Close) => self.close(thread, dispatch, BTreeMap::new()).await,
+            None => self.run_round(thread, dispatch, tasks, running).await,
+        }
+    }
+
+    async fn take_input(
+        &self,
+        thread: Thread,
+        dispatch: Dispatch,
+        input: &serde_json::Value,
+    ) -> Result<Worked, Error> {
+        let graph = self.graph_of(&thread)?;
+        let tasks_max = self.threads.limits().tasks_max;
+        self.answer(thread, dispatch, &BTreeMap::new(), |thread| {
+            Event::InputTaken {
+                dispatch,
+                superstep: compute::input(&graph, &thread.state, input, tasks_max),
+            }
+        })
+        .await
+    }
+
+    async fn apply_update(
+        &self,
+        thread: Thread,
+        dispatch: Dispatch,
+        values: &serde_json::Value,
+        as_node: Option<&superstep_graph::NodeName>,
+    ) -> Result<Worked, Error> {
+        let graph = self.graph_of(&thread)?;
+        let tasks_max = self.threads.limits().tasks_max;
+        self.answer(thread, dispatch, &BTreeMap::new(), |thread| {
+            Event::UpdateApplied {
+                dispatch,
+                superstep: compute::update(&graph, &thread.state, values, as_node, tasks_max),
+            }
+        })
+        .await
+    }
+
+    async fn run_round(
+        &self,
+        thread: Thread,
+        dispatch: Dispatch,
+        tasks: &[TaskId],
+        running: &Running,
+    ) -> Result<Worked, Error> {
+        let id = thread.state.thread.clone();
+        let open: Vec<TaskId> = thread
+            .state
+            .round_tasks(dispatch)
+            .map(|task| task.task.id.clone())
+            .collect();
+        if open.is_empty() {
+            return Ok(Worked::Late(Some(Box::new(thread))));
+        }
+        let mut mine: Vec<TaskId> = open
+            .iter()
+            .filter(|id| tasks.is_empty() || tasks.contains(id))
+            .cloned()
+            .collect();
+        let graph = self.graph_of(&thread)?;
+        // The round's map is needed only where several workers bring results.
+        if open.len() == mine.len() {
+            let stored = if running.attempt > 1 && open.len() > 1 {
+                self.stored_results(&id, dispatch).await?
+            } else {
+                BTreeMap::new()
+            };
+            mine.retain(|task| !stored.contains_key(task));
+            let Some(mut results) = run_all(&graph, &thread, &mine, running).await else {
+                return Ok(Worked::Stopped);
+            };
+            results.extend(stored);
+            return self.close(thread, dispatch, results).await;
+        }
+        if running.attempt > 1 {
+            let stored = self.stored_results(&id, dispatch).await?;
+            mine.retain(|task| !stored.contains_key(task));
+        }
+        let Some(results) = run_all(&graph, &thread, &mine, running).await else {
+            return Ok(Worked::Stopped);
+        };
+        let mut there = if mine.is_empty() {
+            open.len() as u64
+        } else {
+            0
+        };
+        for (task, result) in results {
+            let bytes = Bytes::from(encode_result(result));
+            let put = self
+                .threads
+                .retrying(&id, || {
+                    self.threads
+                        .log()
+                        .put_result(&id, dispatch, &task, bytes.clone())
+                })
+                .await?;
+            match put {
+                PutResult::Stored { count } | PutResult::Duplicate { count } => {
+                    there = there.max(count);
+                }
+                PutResult::RoundOver => {
+                    let now = self.threads.load(&id).await?;
+                    return Ok(Worked::Late(now.map(Box::new)));
+                }
+                PutResult::UnknownThread => return Ok(Worked::Late(None)),
+            }
+        }
+        if there < open.len() as u64 {
+            return Ok(Worked::Partial);
+        }
+        let results = self.stored_results(&id, dispatch).await?;
+        self.close(thread, dispatch, results).await
+    }
+
+    async fn stored_results(
+        &self,
+        thread: &ThreadId,
+        dispatch: Dispatch,
+    ) -> Result<BTreeMap<TaskId, TaskResult>, Error> {
+        let stored = self
+            .threads
+            .retrying(thread, || self.threads.log().results(thread, dispatch))
+            .await?;
+        stored
+            .into_iter()
+            .map(|(task, bytes)| match decode_result(&bytes) {
+                Ok(result) => Ok((task, result)),
+                Err(source) => Err(Error::Record {
+                    thread: thread.clone(),
+                    version: dispatch.version,
+                    source,
+                }),
+            })
+            .collect()
+    }
+
+    /// Ends a round with `results`: the checkpoint if the superstep is complete, else parked.
+    async fn close(
+        &self,
+        thread: Thread,
+        dispatch: Dispatch,
+        results: BTreeMap<TaskId, TaskResult>,
+    ) -> Result<Worked, Error> {
+        let graph = self.graph_of(&thread)?;
+        let tasks_max = self.threads.limits().tasks_max;
+        self.answer(thread, dispatch, &results, |thread| {
+            let superstep = match close_with(&thread.state, dispatch, &results) {
+                Closing::Apply(writes) => Some(compute::superstep(
+                    &graph,
+                    &thread.state,
+                    &writes,
+                    tasks_max,
+                )),
+                Closing::Late | Closing::Incomplete(_) | Closing::Park => None,
+            };
+            Event::RoundEnded {
+                dispatch,
+                results: results.clone(),
+                superstep,
+            }
+        })
+        .await
+    }
+
+    /// Decides what `event` makes of the thread and appends it; on a moved head, again.
+    async fn answer(
+        &self,
+        mut thread: Thread,
+        dispatch: Dispatch,
+        results: &BTreeMap<TaskId, TaskResult>,
+        event: impl Fn(&Thread) -> Event,
+    ) -> Result<Worked, Error> {
+        let id = thread.state.thread.clone();
+        for _ in 0..DECISIONS_MAX {
+            let now = self.threads.world().now().max(thread.state.time);
+            let told = thread.told;
+            let body = match decide(&id, Some(&thread.state), &event(&thread), now) {
+                Verdict::Append(body) => body,
+                Verdict::Nothing(Nothing::Incomplete { .. }) => return Ok(Worked::Partial),
+                Verdict::Nothing(Nothing::Late | Nothing::NotDue)
+                | Verdict::Refuse(_)
+                | Verdict::Wait => return Ok(Worked::Late(Some(Box::new(thread)))),
+            };
+            let appended = match self.threads.append(&id, Some(thread), body, None).await? {
+                Outcome::TooLarge(error) => {
+                    let Some(before) = self.threads.load(&id).await? else {
+                        return Ok(Worked::Late(None));
+                    };
+                    if !before.state.waits_for(dispatch) {
+                        return Ok(Worked::Late(Some(Box::new(before))));
+                    }
+                    let body = too_large(dispatch, results, error);
+                    self.threads.append(&id, Some(before), body, None).await?
+                }
+                appended => appended,
+            };
+            if let Outcome::Done(done) = appended {
+                return Ok(Worked::Appended(done));
+            }
+            debug!(thread_id = %id, %dispatch, "the thread moved on; looking again");
+            match self.threads.load(&id).await? {
+                Some(mut now) if now.state.waits_for(dispatch) => {
+                    now.told = told;
+                    thread = now;
+                }
+                now => return Ok(Worked::Late(now.map(Box::new))),
+            }
+        }
+        Err(Error::Contended { thread: id })
+    }
+}
+
+/// The run fails because its state would be over a bound: nothing of the superstep is kept but
+/// that its tasks failed, so that a retry runs them again.
+fn too_large(
+    dispatch: Dispatch,
+    results: &BTreeMap<TaskId, TaskResult>,
+    error: RunError,
+) -> RecordBody {
+    let failed = |task: &TaskId| TaskResult::Failed {
+        error: RunError {
+            task: Some(task.clone()),
+            ..error.clone()
+        },
+        writes: None,
+    };
+    RecordBody::Failed(Parked {
+        closes: dispatch,
+        results: results
+            .keys()
+            .map(|task| (task.clone(), failed(task)))
+            .collect(),
+        error: Some(error),
+    })
+}
+
+/// Runs tasks beside each other; `None` if they were told to stop.
+async fn run_all(
+    graph: &Arc<RunnableGraph>,
+    thread: &Thread,
+    tasks: &[TaskId],
+    running: &Running,
+) -> Option<BTreeMap<TaskId, TaskResult>> {
+    let attempt = Attempt {
+        number: running.attempt,
+        timeout: running.timeout,
+        cancel: running.cancel.clone(),
+        sink: running.sink.clone(),
+    };
+    let run = |id: &TaskId| {
+        let task = thread.state.task(id).map(|task| task.task.clone());
+        let span = info_span!(
+            "task",
+            task_id = %id,
+            node = task.as_ref().map_or("", |task| task.node.as_str()),
+            attempt = running.attempt,
+        );
+        let attempt = attempt.clone();
+        let id = id.clone();
+        async move {
+            let task = task?;
+            match run_task(graph, &thread.state, &task, attempt).await {
+                Ok(result) => Some((id, result)),
+                Err(Stopped) => None,
+            }
+        }
+        .instrument(span)
+    };
+    if let [only] = tasks {
+        return run(only).await.map(|result| BTreeMap::from([result]));
+    }
+    let results = futures_util::future::join_all(tasks.iter().map(run)).await;
+    results.into_iter().collect()
+}

@@ -1,0 +1,117 @@
+//! What can go wrong in the shells, by what the caller should do.
+
+use superstep_protocol::{FoldError, Refusal, ThreadId};
+
+/// The caller's decision.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// A server did not answer or is full; try again later.
+    Retry,
+    /// The command, the input or the settings are wrong; mend them.
+    Invalid,
+    /// What is stored is not what this code wrote; a person must look.
+    Corrupt,
+}
+
+/// A failed operation on threads.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The store failed.
+    #[error("the store failed for thread `{thread}`")]
+    Log {
+        /// The thread.
+        thread: ThreadId,
+        /// How.
+        #[source]
+        source: superstep_checkpoint::Error,
+    },
+    /// The store failed outside any thread.
+    #[error("the store failed")]
+    Store(#[source] superstep_checkpoint::Error),
+    /// The queue failed.
+    #[error("the queue failed")]
+    Queue(#[from] superstep_queue::Error),
+    /// A record cannot be read.
+    #[error("record {version} of thread `{thread}` cannot be read")]
+    Record {
+        /// The thread.
+        thread: ThreadId,
+        /// The record's version.
+        version: u64,
+        /// Why.
+        #[source]
+        source: superstep_wire::record::Error,
+    },
+    /// The log is not one that this protocol makes.
+    #[error(transparent)]
+    Fold(#[from] FoldError),
+    /// The log of a thread does not begin with a snapshot.
+    #[error("the log of thread `{thread}` has no snapshot to begin with at version {version}")]
+    NoSnapshot {
+        /// The thread.
+        thread: ThreadId,
+        /// Where it should be.
+        version: u64,
+    },
+    /// The command was refused.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The thread moved on more often than it may while a command was decided.
+    #[error(
+        "thread `{thread}` is changed by others faster than this command can be decided; send it again"
+    )]
+    Contended {
+        /// The thread.
+        thread: ThreadId,
+    },
+    /// No graph of this process has the name and version.
+    #[error("graph `{graph}` of thread `{thread}` is not held by this process; it holds {held}")]
+    NoSuchGraph {
+        /// The thread.
+        thread: ThreadId,
+        /// The graph.
+        graph: String,
+        /// What there is.
+        held: String,
+    },
+}
+
+impl Error {
+    /// What the caller should do.
+    pub fn kind(&self) -> ErrorKind {
+        match self {
+            Self::Log { source, .. } | Self::Store(source) => match source.kind() {
+                superstep_checkpoint::ErrorKind::Unavailable
+                | superstep_checkpoint::ErrorKind::Full => ErrorKind::Retry,
+                superstep_checkpoint::ErrorKind::Denied
+                | superstep_checkpoint::ErrorKind::Invalid => ErrorKind::Invalid,
+                superstep_checkpoint::ErrorKind::Corrupt => ErrorKind::Corrupt,
+            },
+            Self::Queue(source) => match source.kind() {
+                superstep_queue::ErrorKind::Unavailable | superstep_queue::ErrorKind::Full => {
+                    ErrorKind::Retry
+                }
+                superstep_queue::ErrorKind::TooLarge
+                | superstep_queue::ErrorKind::Denied
+                | superstep_queue::ErrorKind::Incompatible
+                | superstep_queue::ErrorKind::Invalid => ErrorKind::Invalid,
+            },
+            Self::Record { .. } | Self::Fold(_) | Self::NoSnapshot { .. } => ErrorKind::Corrupt,
+            Self::Contended { .. } => ErrorKind::Retry,
+            Self::Refused(_) | Self::NoSuchGraph { .. } => ErrorKind::Invalid,
+        }
+    }
+}
+
+/// An error with its causes, for logs: `what: why: why`.
+pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,160 @@
+//! Graphs that can run: a topology, its node functions, and how it is registered.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use serde_json::{Value, json};
+use superstep_graph::{Graph, NodeName, START};
+use superstep_protocol::{GraphId, GraphName};
+
+use crate::node::Node;
+
+/// A graph with its node functions, under the name and version it is registered by.
+#[derive(Clone)]
+pub struct RunnableGraph {
+    id: GraphId,
+    topology: Arc<Graph>,
+    nodes: BTreeMap<NodeName, Arc<dyn Node>>,
+    input_schema: Option<Value>,
+    description: String,
+}
+
+impl fmt::Debug for RunnableGraph {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RunnableGraph")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A topology and functions that do not fit together.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("node `{node}` of graph `{graph}` has no function; give it one where the node is added")]
+pub struct MissingNode {
+    /// The graph.
+    pub graph: GraphName,
+    /// The node.
+    pub node: NodeName,
+}
+
+impl RunnableGraph {
+    /// Joins a topology and the functions of its nodes.
+    ///
+    /// # Errors
+    /// If a node has no function.
+    pub fn new(
+        id: GraphId,
+        topology: Graph,
+        nodes: BTreeMap<NodeName, Arc<dyn Node>>,
+    ) -> Result<Self, MissingNode> {
+        if let Some(node) = topology
+            .node_names()
+            .find(|node| !nodes.contains_key(*node))
+        {
+            return Err(MissingNode {
+                graph: id.name,
+                node: node.clone(),
+            });
+        }
+        let topology = Arc::new(topology);
+        Ok(Self {
+            id,
+            topology,
+            nodes,
+            input_schema: None,
+            description: String::new(),
+        })
+    }
+
+    /// Checks inputs against this JSON Schema before a run starts.
+    #[must_use]
+    pub fn with_input_schema(mut self, schema: Value) -> Self {
+        self.input_schema = Some(schema);
+        self
+    }
+
+    /// Says in a line what the graph is for.
+    #[must_use]
+    pub fn with_description(mut self, description: impl Into<String>) -> Self {
+        self.description = description.into();
+        self
+    }
+
+    /// The name and version.
+    pub fn id(&self) -> &GraphId {
+        &self.id
+    }
+
+    /// The topology.
+    pub fn topology(&self) -> &Graph {
+        &self.topology
+    }
+
+    /// What the graph is for.
+    pub fn description(&self) -> &str {
+        &self.description
+    }
+
+    /// The JSON Schema that inputs are checked against, if any.
+    pub fn input_schema(&self) -> Option<&Value> {
+        self.input_schema.as_ref()
+    }
+
+    pub(crate) fn node(&self, name: &str) -> Option<&Arc<dyn Node>> {
+        if name == START {
+            None
+        } else {
+            self.nodes.get(name)
+        }
+    }
+
+    /// What the registry says of the graph: deciders check inputs by it, people read it.
+    pub fn about(&self) -> Value {
+        json!({
+            "graph": self.id.name,
+            "version": self.id.version,
+            "description": self.description,
+            "topology": self.topology.topology(),
+            "topology_hash": self.topology.topology_hash(),
+            "mermaid": self.topology.to_mermaid(),
+            "input_schema": self.input_schema,
+        })
+    }
+}
+
+/// The graphs that a worker holds.
+#[derive(Clone, Debug, Default)]
+pub struct Graphs {
+    by_id: BTreeMap<GraphId, Arc<RunnableGraph>>,
+}
+
+impl Graphs {
+    /// None yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a graph; one of the same name and version is replaced.
+    pub fn add(&mut self, graph: RunnableGraph) -> &mut Self {
+        self.by_id.insert(graph.id.clone(), Arc::new(graph));
+        self
+    }
+
+    /// The graph of this name and version.
+    pub fn get(&self, id: &GraphId) -> Option<&Arc<RunnableGraph>> {
+        self.by_id.get(id)
+    }
+
+    /// The graph of this name; of several versions the last in order.
+    pub fn by_name(&self, name: &str) -> Option<&Arc<RunnableGraph>> {
+        self.by_id
+            .iter()
+            .rev()
+            .find(|(id, _)| id.name == *name)
+            .map(|(_, graph)| graph)
+    }
+
+    /// Every graph, by name and version.
+    pub fn iter(&self) -> impl Iterator<Item = &Arc<RunnableGraph>> {
+        self.by_id.values()
+    }
+}

@@ -1,0 +1,386 @@
+//! The embedded mode: threads run in this process, without a queue.
+//!
+//! The same engine, log and rules as a worker; only the dispatches are worked on in place. A
+//! thread that a crashed process left busy is taken up again by the next call that needs it.
+
+use std::{sync::Arc, time::Duration};
+
+use serde_json::{Map, Value};
+use superstep_checkpoint::ThreadLog;
+use superstep_graph::{InterruptId, NodeName, read_output};
+use superstep_protocol::{
+    Answers, CommandId, CommandRef, Dispatch, Event, GraphId, Profile, RECURSION_LIMIT, Refusal,
+    RunError, RunId, RunStatus, Start, ThreadId, ThreadStatus,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::SharedWorld,
+    engine::{Accepted, Engine, Running, Worked},
+    error::Error,
+    graphs::Graphs,
+    node::OutputSink,
+    settings::WorkerSettings,
+    threads::{Thread, Threads},
+    view::{CheckpointView, InterruptView, StateView},
+};
+
+/// What a run came to.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RunOutput {
+    /// The run.
+    pub run: RunId,
+    /// The output channels' values.
+    pub values: Map<String, Value>,
+    /// The open questions, if the run stopped at some.
+    pub interrupts: Vec<InterruptView>,
+    /// How the run ended; a run that stops at a question ends in success.
+    pub status: RunStatus,
+    /// Why, if it ended in error.
+    pub error: Option<RunError>,
+}
+
+/// Options of a run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RunOptions {
+    /// The run's id; a new one otherwise.
+    pub run: Option<RunId>,
+    /// How many supersteps it may take; 25 otherwise.
+    pub recursion_limit: Option<u32>,
+    /// Values that nodes may read.
+    pub config: Map<String, Value>,
+    /// Kept with the thread.
+    pub metadata: Map<String, Value>,
+}
+
+/// Threads that run in this process.
+#[derive(Clone)]
+pub struct Local {
+    engine: Engine,
+    settings: WorkerSettings,
+    sink: Option<Arc<dyn OutputSink>>,
+}
+
+impl std::fmt::Debug for Local {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Local")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Local {
+    /// Runs `graphs` over `log`.
+    pub fn new(
+        graphs: Graphs,
+        log: Arc<dyn ThreadLog>,
+        world: SharedWorld,
+        settings: WorkerSettings,
+    ) -> Self {
+        let threads = Threads::new(log, world, settings.limits.clone(), settings.store_retry);
+        Self {
+            engine: Engine {
+                threads,
+                graphs: Arc::new(graphs),
+            },
+            settings,
+            sink: None,
+        }
+    }
+
+    /// Sends what nodes emit to `sink`.
+    #[must_use]
+    pub fn with_output(mut self, sink: Arc<dyn OutputSink>) -> Self {
+        self.sink = Some(sink);
+        self
+    }
+
+    /// The typed log under it.
+    pub fn threads(&self) -> &Threads {
+        &self.engine.threads
+    }
+
+    /// The graphs that it runs.
+    pub fn graphs(&self) -> &Graphs {
+        &self.engine.graphs
+    }
+
+    /// Starts a run with `input` and works until it ends or stops at a question. Null goes on
+    /// with what is left, as LangGraph's `invoke(None)`.
+    ///
+    /// # Errors
+    /// `Refused` if the thread cannot take it; a run that fails is an output with an error.
+    pub async fn invoke(
+        &self,
+        graph: &GraphId,
+        thread: &ThreadId,
+        input: Value,
+        options: RunOptions,
+    ) -> Result<RunOutput, Error> {
+        self.finish(thread).await?;
+        let command = self.command();
+        let event = Event::Start(Box::new(Start {
+            run: options.run.unwrap_or_else(|| self.new_run()),
+            command,
+            graph: graph.clone(),
+            profile: self.settings.profile,
+            input,
+            recursion_limit: options.recursion_limit.unwrap_or(RECURSION_LIMIT),
+            config: options.config,
+            metadata: options.metadata,
+        }));
+        self.apply(thread, &event).await
+    }
+
+    /// Answers open questions and works until the run ends or stops again.
+    ///
+    /// # Errors
+    /// `Refused` with its kind if the answer is not accepted.
+    pub async fn resume(&self, thread: &ThreadId, answers: Answers) -> Result<RunOutput, Error> {
+        self.finish(thread).await?;
+        let event = Event::Resume {
+            command: self.command(),
+            run: self.new_run(),
+            answers,
+        };
+        self.apply(thread, &event).await
+    }
+
+    /// Runs again what failed or was cancelled.
+    ///
+    /// # Errors
+    /// `Refused` if nothing did.
+    pub async fn retry(&self, thread: &ThreadId) -> Result<RunOutput, Error> {
+        self.finish(thread).await?;
+        let event = Event::Retry {
+            command: self.command(),
+            run: self.new_run(),
+        };
+        self.apply(thread, &event).await
+    }
+
+    /// Gives up what waits or runs; finished supersteps stay.
+    ///
+    /// # Errors
+    /// `Refused` if nothing does.
+    pub async fn cancel(&self, thread: &ThreadId, reason: Option<String>) -> Result<(), Error> {
+        let event = Event::Cancel {
+            command: self.command(),
+            reason,
+        };
+        self.accept(thread, &event).await.map(|_| ())
+    }
+
+    /// Updates the state as if `as_node` had returned `values`.
+    ///
+    /// # Errors
+    /// `Refused` if a run is under way or the values do not fit.
+    pub async fn update(
+        &self,
+        thread: &ThreadId,
+        values: Value,
+        as_node: Option<NodeName>,
+    ) -> Result<StateView, Error> {
+        self.finish(thread).await?;
+        let event = Event::Update {
+            command: self.command(),
+            values,
+            as_node,
+        };
+        let accepted = self.accept(thread, &event).await?;
+        let before = accepted.state.saved;
+        let worked = self.drive(accepted).await?;
+        let declined = worked.1.filter(|_| worked.0.state.saved == before);
+        if let Some(refusal) = declined {
+            return Err(Error::Refused(refusal));
+        }
+        Ok(self.view(&worked.0))
+    }
+
+    /// Deletes the thread and all it holds. Unknown threads are refused.
+    ///
+    /// # Errors
+    /// `Refused` if there is no such thread.
+    pub async fn delete(&self, thread: &ThreadId) -> Result<(), Error> {
+        let event = Event::Delete {
+            command: self.command(),
+        };
+        self.accept(thread, &event).await.map(|_| ())
+    }
+
+    /// The thread as it is now; `None` if there is none.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn state(&self, thread: &ThreadId) -> Result<Option<StateView>, Error> {
+        let found = self.engine.threads.load(thread).await?;
+        Ok(found
+            .filter(|thread| !thread.state.deleted)
+            .map(|thread| self.view(&thread)))
+    }
+
+    /// How the thread stands; `None` if there is none.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn status(&self, thread: &ThreadId) -> Result<Option<ThreadStatus>, Error> {
+        let found = self.engine.threads.load(thread).await?;
+        Ok(found
+            .filter(|thread| !thread.state.deleted)
+            .map(|thread| thread.state.status()))
+    }
+
+    /// The thread's checkpoints, newest first.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn history(
+        &self,
+        thread: &ThreadId,
+        limit: usize,
+    ) -> Result<Vec<CheckpointView>, Error> {
+        self.engine.threads.history(thread, None, limit).await
+    }
+
+    /// Finishes what a process that went away left running on this thread, if anything.
+    ///
+    /// # Errors
+    /// If the store fails, or the thread's graph is not held.
+    pub async fn finish(&self, thread: &ThreadId) -> Result<(), Error> {
+        match self.engine.threads.load(thread).await? {
+            Some(found) if found.state.is_busy() => self.drive(found).await.map(|_| ()),
+            _ => Ok(()),
+        }
+    }
+
+    fn view(&self, thread: &Thread) -> StateView {
+        let graph = self.engine.graphs.get(&thread.state.graph);
+        StateView::of(&thread.state, graph.map(|graph| graph.topology()))
+    }
+
+    async fn apply(&self, thread: &ThreadId, event: &Event) -> Result<RunOutput, Error> {
+        let accepted = self.accept(thread, event).await?;
+        let (thread, _) = self.drive(accepted).await?;
+        let state = &thread.state;
+        let graph = self.engine.graph_of(&thread)?;
+        let values = match read_output(graph.topology(), &state.checkpoint) {
+            Value::Object(values) => values,
+            _ => Map::new(),
+        };
+        let run = state.run.as_ref();
+        Ok(RunOutput {
+            run: run.map_or_else(|| RunId::new("-"), |run| run.id.clone()),
+            values,
+            interrupts: self.view(&thread).interrupts,
+            status: run.map_or(RunStatus::Interrupted, |run| run.status),
+            error: run.and_then(|run| run.error.clone()),
+        })
+    }
+
+    async fn accept(&self, thread: &ThreadId, event: &Event) -> Result<Thread, Error> {
+        loop {
+            match Box::pin(self.engine.accept(thread, event, None, || None)).await? {
+                Accepted::Appended(done) => return Ok(told(done.0)),
+                Accepted::Refused(refusal) => return Err(Error::Refused(refusal)),
+                Accepted::Wait | Accepted::Nothing | Accepted::Decided(_) => {
+                    // A decision of the graph is pending: it is ours to make.
+                    self.finish(thread).await?;
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+        }
+    }
+
+    /// Works until the thread waits for nothing of ours. Also gives the last refusal of an
+    /// update that could not be applied.
+    async fn drive(&self, mut thread: Thread) -> Result<(Thread, Option<Refusal>), Error> {
+        let mut declined = None;
+        loop {
+            thread = told(thread);
+            let dispatch: Option<Dispatch> = match &thread.state.decision {
+                Some(decision) => Some(decision.dispatch),
+                None => thread.state.rounds.keys().next().copied(),
+            };
+            let Some(dispatch) = dispatch else {
+                let log = self.engine.threads.log();
+                let (id, head) = (thread.state.thread.clone(), thread.state.head);
+                self.engine
+                    .threads
+                    .retrying(&id, || log.unwatch(&id, head))
+                    .await?;
+                return Ok((thread, declined));
+            };
+            let id = thread.state.thread.clone();
+            let running = Running {
+                attempt: 1,
+                timeout: self.settings.task_timeout,
+                cancel: CancellationToken::new(),
+                sink: self.sink.clone(),
+            };
+            thread = match Box::pin(self.engine.work(thread, dispatch, &[], &running)).await? {
+                Worked::Appended(done) => {
+                    if let superstep_protocol::RecordBody::Declined { refusal, .. } = &done.1.body {
+                        declined = Some(refusal.clone());
+                    }
+                    done.0
+                }
+                Worked::Late(Some(now)) => *now,
+                Worked::Late(None) | Worked::Partial | Worked::Stopped => {
+                    match self.engine.threads.load(&id).await? {
+                        Some(now) => now,
+                        None => return Err(Error::Contended { thread: id }),
+                    }
+                }
+            };
+        }
+    }
+
+    fn command(&self) -> CommandRef {
+        let world = self.engine.threads.world();
+        CommandRef {
+            id: CommandId::new(format!("local-{}{}", world.nonce(), world.nonce())),
+            sent_at: world.now(),
+            sender: None,
+            trace: None,
+        }
+    }
+
+    fn new_run(&self) -> RunId {
+        let world = self.engine.threads.world();
+        RunId::new(uuid_v7(world.now().0, world.nonce().0, world.nonce().0))
+    }
+
+    /// How threads of this process decide.
+    pub fn profile(&self) -> Profile {
+        self.settings.profile
+    }
+}
+
+/// Nobody listens to events of an embedded thread: they count as told.
+fn told(mut thread: Thread) -> Thread {
+    thread.told = thread.state.head.version;
+    thread
+}
+
+/// An answer by the question's id, or for the one open question.
+pub fn answers(value: Value, interrupt: Option<InterruptId>) -> Answers {
+    Answers::of(value, interrupt)
+}
+
+/// A UUID of version 7 from a time and random bits.
+pub(crate) fn uuid_v7(ms: u64, high: u64, low: u64) -> String {
+    let bits = u128::from(ms & 0xffff_ffff_ffff) << 80
+        | 0x7 << 76
+        | u128::from(high & 0xfff) << 64
+        | 0b10 << 62
+        | u128::from(low & 0x3fff_ffff_ffff_ffff);
+    let hex = format!("{bits:032x}");
+    [
+        &hex[..8],
+        &hex[8..12],
+        &hex[12..16],
+        &hex[16..20],
+        &hex[20..],
+    ]
+    .join("-")
+}

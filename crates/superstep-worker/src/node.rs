@@ -1,0 +1,350 @@
+//! Nodes: the functions of a graph, and what they are given.
+//!
+//! A node is an async function of its input and a context. It runs at least once for each time
+//! its answers allow; its writes are applied exactly once. `ctx.interrupt` never returns while
+//! the question is unanswered: after the poll in which it was raised the runtime drops the
+//! node's future, so no error handling in a node can swallow it.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    fmt,
+    future::Future,
+    marker::PhantomData,
+    pin::Pin,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::{Map, Value};
+use superstep_graph::{NodeName, NodeOutput, TaskId};
+use superstep_protocol::{Raised, RunId, ThreadId};
+use tokio_util::sync::CancellationToken;
+
+/// A boxed future.
+pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// What a node returns.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NodeReturn {
+    /// A partial update: an object of channels, or null for none.
+    Update(Value),
+    /// Commands: updates, gotos, sends.
+    Output(NodeOutput),
+}
+
+/// A function of a graph.
+pub trait Node: Send + Sync + 'static {
+    /// Runs it on `input`, the state's channels that it reads or the packet of a send.
+    fn call(&self, input: Value, ctx: NodeContext) -> BoxFuture<Result<NodeReturn, NodeError>>;
+}
+
+impl<F, Fut> Node for F
+where
+    F: Fn(Value, NodeContext) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<NodeReturn, NodeError>> + Send + 'static,
+{
+    fn call(&self, input: Value, ctx: NodeContext) -> BoxFuture<Result<NodeReturn, NodeError>> {
+        Box::pin(self(input, ctx))
+    }
+}
+
+/// Why a node failed: a short kind that policies and people match on, and a message.
+///
+/// Any error converts into it, so `?` works in nodes; its causes are joined into the message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeError {
+    kind: Cow<'static, str>,
+    message: String,
+}
+
+impl NodeError {
+    /// A failure of this kind.
+    pub fn new(kind: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self {
+            kind: kind.into(),
+            message: message.into(),
+        }
+    }
+
+    /// The kind.
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// The message.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+impl fmt::Display for NodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind, self.message)
+    }
+}
+
+impl<E: std::error::Error> From<E> for NodeError {
+    fn from(error: E) -> Self {
+        let mut message = error.to_string();
+        let mut source = error.source();
+        while let Some(cause) = source {
+            message.push_str(": ");
+            message.push_str(&cause.to_string());
+            source = cause.source();
+        }
+        let name = std::any::type_name::<E>();
+        let kind = name.rsplit("::").next().unwrap_or(name);
+        Self {
+            kind: Cow::Owned(kind.to_owned()),
+            message,
+        }
+    }
+}
+
+/// Who and where a task is.
+#[derive(Clone, Debug)]
+pub struct TaskInfo {
+    /// The thread.
+    pub thread: ThreadId,
+    /// The run.
+    pub run: RunId,
+    /// The task.
+    pub task: TaskId,
+    /// The node.
+    pub node: NodeName,
+    /// The superstep.
+    pub step: i64,
+    /// 1 at the first attempt of the task in its round.
+    pub attempt: u64,
+    /// Values that the run's caller gave.
+    pub config: Arc<Map<String, Value>>,
+}
+
+/// Where a node's live output goes.
+pub trait OutputSink: Send + Sync {
+    /// Takes one custom value; never waits.
+    fn emit(&self, info: &TaskInfo, data: Value);
+}
+
+#[derive(Default)]
+struct Questions {
+    next: usize,
+    raised: BTreeMap<usize, Value>,
+    runner: Option<Waker>,
+}
+
+struct Shared {
+    info: TaskInfo,
+    answers: Vec<Option<Value>>,
+    questions: Mutex<Questions>,
+    cancel: CancellationToken,
+    sink: Option<Arc<dyn OutputSink>>,
+}
+
+/// What a node knows of its place, and how it asks and tells.
+#[derive(Clone)]
+pub struct NodeContext {
+    shared: Arc<Shared>,
+}
+
+impl fmt::Debug for NodeContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeContext")
+            .field("info", &self.shared.info)
+            .finish_non_exhaustive()
+    }
+}
+
+impl NodeContext {
+    pub(crate) fn new(
+        info: TaskInfo,
+        answers: Vec<Option<Value>>,
+        cancel: CancellationToken,
+        sink: Option<Arc<dyn OutputSink>>,
+    ) -> Self {
+        let questions = Mutex::new(Questions::default());
+        Self {
+            shared: Arc::new(Shared {
+                info,
+                answers,
+                questions,
+                cancel,
+                sink,
+            }),
+        }
+    }
+
+    /// The thread's id.
+    pub fn thread_id(&self) -> &ThreadId {
+        &self.shared.info.thread
+    }
+
+    /// The run's id; a resume begins a new run.
+    pub fn run_id(&self) -> &RunId {
+        &self.shared.info.run
+    }
+
+    /// The task's id: the same at every attempt, and when the superstep is done again.
+    pub fn task_id(&self) -> &TaskId {
+        &self.shared.info.task
+    }
+
+    /// The node's name.
+    pub fn node(&self) -> &NodeName {
+        &self.shared.info.node
+    }
+
+    /// The superstep's number.
+    pub fn step(&self) -> i64 {
+        self.shared.info.step
+    }
+
+    /// 1 at the first attempt of the task in its round, 2 when it was handed over once ...
+    pub fn attempt(&self) -> u64 {
+        self.shared.info.attempt
+    }
+
+    /// A key for outside effects: equal for every attempt and redo of this task, different for
+    /// every other task. A service that keeps keys charges once.
+    pub fn idempotency_key(&self) -> &str {
+        self.shared.info.task.as_str()
+    }
+
+    /// A value that the run's caller gave under `config.configurable`.
+    pub fn config(&self, key: &str) -> Option<&Value> {
+        self.shared.info.config.get(key)
+    }
+
+    /// Sends a value to whoever follows the run's live output. It is not stored, and is sent
+    /// again if the node runs again.
+    pub fn emit(&self, data: impl Serialize) {
+        if let (Some(sink), Ok(data)) = (&self.shared.sink, serde_json::to_value(data)) {
+            sink.emit(&self.shared.info, data);
+        }
+    }
+
+    /// Whether the task is to stop: its thread was cancelled or its worker must go.
+    pub fn is_cancelled(&self) -> bool {
+        self.shared.cancel.is_cancelled()
+    }
+
+    /// Waits until the task is to stop.
+    pub async fn cancelled(&self) {
+        self.shared.cancel.cancelled().await;
+    }
+
+    /// Asks a person or a service, and gives the answer.
+    ///
+    /// Questions are counted in the order of the calls; on a re-run each gets the answer that
+    /// was recorded for its place, so a node must ask in the same order every time. While it is
+    /// unanswered this never returns, and what the node awaits beside it is dropped.
+    ///
+    /// # Errors
+    /// If the payload is no JSON, or the answer does not have the form of `T`.
+    pub fn interrupt<T: DeserializeOwned>(&self, payload: impl Serialize) -> Interrupt<T> {
+        let mut questions = self.questions();
+        let index = questions.next;
+        questions.next += 1;
+        drop(questions);
+        Interrupt {
+            shared: Arc::clone(&self.shared),
+            index,
+            payload: Some(serde_json::to_value(payload)),
+            answer: PhantomData,
+        }
+    }
+
+    fn questions(&self) -> MutexGuard<'_, Questions> {
+        lock(&self.shared)
+    }
+
+    /// Remembers who polls the node, so that a question raised elsewhere wakes it.
+    pub(crate) fn set_runner(&self, waker: &Waker) {
+        let mut questions = self.questions();
+        if !questions
+            .runner
+            .as_ref()
+            .is_some_and(|runner| runner.will_wake(waker))
+        {
+            questions.runner = Some(waker.clone());
+        }
+    }
+
+    /// The questions that were raised and have no answer, by index.
+    pub(crate) fn raised(&self) -> Vec<Raised> {
+        self.questions()
+            .raised
+            .iter()
+            .map(|(index, payload)| Raised {
+                index: *index,
+                payload: payload.clone(),
+                expires_at: None,
+            })
+            .collect()
+    }
+}
+
+fn lock(shared: &Shared) -> MutexGuard<'_, Questions> {
+    // A poisoned lock means a panic in `serde_json::Value::clone`; the data is whole all the same.
+    shared
+        .questions
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A question that was asked; see [`NodeContext::interrupt`].
+#[must_use = "a question is asked when it is awaited"]
+pub struct Interrupt<T> {
+    shared: Arc<Shared>,
+    index: usize,
+    payload: Option<Result<Value, serde_json::Error>>,
+    answer: PhantomData<fn() -> T>,
+}
+
+impl<T> fmt::Debug for Interrupt<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Interrupt")
+            .field("index", &self.index)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<T: DeserializeOwned> Future for Interrupt<T> {
+    type Output = Result<T, NodeError>;
+
+    fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        if let Some(Some(answer)) = this.shared.answers.get(this.index) {
+            let read = serde_json::from_value(answer.clone()).map_err(|error| {
+                NodeError::new(
+                    "InvalidAnswer",
+                    format!(
+                        "the answer to question {} does not have the form the node expects: {error}",
+                        this.index
+                    ),
+                )
+            });
+            return Poll::Ready(read);
+        }
+        match this.payload.take() {
+            Some(Ok(payload)) => {
+                let mut questions = lock(&this.shared);
+                questions.raised.insert(this.index, payload);
+                if let Some(runner) = &questions.runner {
+                    runner.wake_by_ref();
+                }
+                Poll::Pending
+            }
+            Some(Err(error)) => Poll::Ready(Err(NodeError::new(
+                "InvalidPayload",
+                format!("the payload of question {} is no JSON: {error}", this.index),
+            ))),
+            // Raised before: the runtime is about to drop the node.
+            None => Poll::Pending,
+        }
+    }
+}
+
+impl<T> Unpin for Interrupt<T> {}

@@ -1,0 +1,98 @@
+//! Settings of a worker: plain values with units and defaults.
+//!
+//! Components (log, queue, graphs, world) are passed beside them. Each bound says why it has
+//! its default.
+
+use std::time::Duration;
+
+use superstep_protocol::Profile;
+
+/// Bounds on what threads may hold. The same for every worker of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The largest body of a command, in bytes. Default 1 MiB less 64 KiB: a NATS server's
+    /// default payload, with room for headers.
+    pub command_bytes_max: usize,
+    /// The largest state of a thread as JSON, in bytes. Default 16 MiB: it is read whole by a
+    /// cold worker.
+    pub state_bytes_max: usize,
+    /// The largest record, out-of-line values apart, in bytes. Default 8 MiB.
+    pub record_bytes_max: usize,
+    /// Channel values over this many bytes are stored out of line. Default 64 KiB.
+    pub inline_bytes_max: usize,
+    /// The most tasks in one superstep. Default 10,000.
+    pub tasks_max: usize,
+    /// The largest recursion limit that a start may ask for. Default 10,000.
+    pub recursion_limit_max: u32,
+    /// A record with a full snapshot comes at least every so many records. Default 32: a cold
+    /// reader folds fewer records than that.
+    pub snapshot_every: u64,
+    /// Values in a `run_completed` event over this many bytes are left out, and the event says
+    /// so. Default 256 KiB.
+    pub event_values_bytes_max: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            command_bytes_max: (1 << 20) - (64 << 10),
+            state_bytes_max: 16 << 20,
+            record_bytes_max: 8 << 20,
+            inline_bytes_max: 64 << 10,
+            tasks_max: 10_000,
+            recursion_limit_max: 10_000,
+            snapshot_every: 32,
+            event_values_bytes_max: 256 << 10,
+        }
+    }
+}
+
+/// Settings of one worker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WorkerSettings {
+    /// How many deliveries are worked on at once. Default 32: nodes mostly wait for others.
+    pub concurrency: usize,
+    /// How long one attempt of a node may take. Default 10 minutes.
+    pub task_timeout: Duration,
+    /// How long a pull waits for messages. Default 5 s; a worker that drains stops waiting at
+    /// once.
+    pub pull_wait: Duration,
+    /// How long a drain may take before what is still held is handed back. Default 25 s: under
+    /// the 30 s that Kubernetes gives by default.
+    pub drain_timeout: Duration,
+    /// How long a command is held back whose thread or graph is not there yet. Default 5 s: a
+    /// start may still be on its way.
+    pub hold_back: Duration,
+    /// How many supersteps a worker goes on with a thread before it publishes the next work
+    /// for anyone; 0 publishes each. Default 100.
+    pub run_ahead_supersteps: u32,
+    /// For how long a worker goes on with a thread in that way. Default 1 s.
+    pub run_ahead_time: Duration,
+    /// For how long a call to the store is tried again before the delivery is handed back.
+    /// Default 30 s.
+    pub store_retry: Duration,
+    /// How often a registration of graphs is renewed. Default 10 s.
+    pub register_every: Duration,
+    /// How new threads decide.
+    pub profile: Profile,
+    /// The bounds.
+    pub limits: Limits,
+}
+
+impl Default for WorkerSettings {
+    fn default() -> Self {
+        Self {
+            concurrency: 32,
+            task_timeout: Duration::from_secs(600),
+            pull_wait: Duration::from_secs(5),
+            drain_timeout: Duration::from_secs(25),
+            hold_back: Duration::from_secs(5),
+            run_ahead_supersteps: 100,
+            run_ahead_time: Duration::from_secs(1),
+            store_retry: Duration::from_secs(30),
+            register_every: Duration::from_secs(10),
+            profile: Profile::Default,
+            limits: Limits::default(),
+        }
+    }
+}
