@@ -4,8 +4,8 @@
 //! It keeps the promises of the port with plain maps under one lock: leases by `ack_wait`,
 //! attempts, delayed naks, bounds, windows of dedupe. It survives nothing: with the process
 //! its messages are gone, which the protocol allows (the queue may forget). It reads tokio's
-//! clock, so that a test can pause time. What comes next, and when, is decided in [`stream`]
-//! and [`log`], which are synchronous; here is only waiting and waking.
+//! clock, so that a test can pause time. What comes next, and when, is decided in `stream`
+//! and `log`, which are synchronous; here is only waiting and waking.
 
 mod log;
 mod stream;
