@@ -76,7 +76,7 @@ impl Reducer {
         }
     }
 
-    fn reduce(&self, left: Value, right: Value) -> Result<Value, String> {
+    pub(crate) fn reduce(&self, left: Value, right: Value) -> Result<Value, String> {
         match self {
             Self::Append => reduce::append(left, right),
             Self::Add => reduce::add(&left, &right),
@@ -409,3 +409,6 @@ fn as_push(stored: Option<&Value>, value: Value) -> ChannelChange {
         (_, value) => ChannelChange::Set(value),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -34,7 +34,7 @@ pub enum InvalidUpdate {
         reason: String,
     },
     /// A value that the engine supplies was written.
-    #[error("channel `{channel}` is supplied by the engine and cannot be written")]
+    #[error("channel `{channel}` is supplied by the engine and cannot be written; leave it out")]
     ReadOnly {
         /// The channel.
         channel: ChannelName,
@@ -62,7 +62,7 @@ pub enum InvalidUpdate {
         known: String,
     },
     /// A state update names a node that is not in the graph.
-    #[error("the graph has no node `{node}` to update the state as")]
+    #[error("the graph has no node `{node}` to update the state as; name one of its nodes")]
     UnknownNode {
         /// The node.
         node: NodeName,
@@ -99,7 +99,7 @@ pub enum RouteError {
         node: NodeName,
     },
     /// A target is not in the graph.
-    #[error("`{node}` goes to `{target}`, which is not in the graph")]
+    #[error("`{node}` goes to `{target}`, which is not in the graph; go to a node, or to END")]
     UnknownTarget {
         /// The node that goes there.
         node: NodeName,
@@ -107,7 +107,7 @@ pub enum RouteError {
         target: NodeName,
     },
     /// A path failed.
-    #[error("the path of `{node}` failed: {reason}")]
+    #[error("the path of `{node}` failed: {reason}; a path must not fail, correct it")]
     Path {
         /// The node whose path it is.
         node: NodeName,

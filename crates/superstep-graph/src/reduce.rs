@@ -180,7 +180,10 @@ pub(crate) fn messages(left: Value, right: Value) -> Result<Value, String> {
         match (place_of(&items, id_of(&item)), removes(&item)) {
             (Some(_), true) => removed.extend(id_of(&item).cloned()),
             (None, true) => {
-                return Err("a message that is to be removed is not there".to_owned());
+                return Err(
+                    "a message that is to be removed is not there; remove only those that are"
+                        .to_owned(),
+                );
             }
             (Some(at), false) => {
                 removed.retain(|id| Some(id) != id_of(&item));
@@ -192,3 +195,6 @@ pub(crate) fn messages(left: Value, right: Value) -> Result<Value, String> {
     items.retain(|item| id_of(item).is_none_or(|id| !removed.contains(id)));
     Ok(Value::Array(items))
 }
+
+#[cfg(test)]
+mod tests;
