@@ -1,0 +1,182 @@
+//! The names of keys.
+//!
+//! Every key of a thread and of its shard's indexes carries the hash tag `{namespace:shard}`, so
+//! they share one slot of a Cluster and can be changed by one script. What concerns the whole
+//! namespace carries `{namespace}`. The rule it keeps: two different things never share a name,
+//! whatever bytes ids are made of, so an id that is followed by another is preceded by its length.
+
+use superstep_protocol::{CommandId, Dispatch, GraphName, ThreadId};
+use xxhash_rust::xxh3::xxh3_64;
+
+/// The keys of a namespace.
+#[derive(Debug)]
+pub(crate) struct Keys {
+    namespace: String,
+    shards: Vec<Shard>,
+}
+
+/// The keys of one shard, all in one slot.
+#[derive(Debug)]
+pub(crate) struct Shard(String);
+
+impl Keys {
+    /// The keys of a namespace of so many shards.
+    pub(crate) fn new(prefix: &str, namespace: &str, shards: u16) -> Self {
+        Self {
+            namespace: namespace_keys(prefix, namespace),
+            shards: (0..shards)
+                .map(|shard| Shard(format!("{prefix}:{{{namespace}:{shard}}}:")))
+                .collect(),
+        }
+    }
+
+    /// How many shards there are.
+    pub(crate) fn shard_count(&self) -> usize {
+        self.shards.len()
+    }
+
+    /// Every shard.
+    pub(crate) fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// The shard that a thread is in: a stable hash of its id.
+    pub(crate) fn shard(&self, thread: &ThreadId) -> &Shard {
+        let hash = xxh3_64(thread.as_str().as_bytes());
+        let index = hash % self.shards.len() as u64;
+        &self.shards[usize::try_from(index).expect("an index below the number of shards")]
+    }
+
+    /// What the namespace was created with.
+    pub(crate) fn meta(&self) -> String {
+        format!("{}meta", self.namespace)
+    }
+
+    /// The registered graphs.
+    pub(crate) fn registrations(&self) -> String {
+        format!("{}graphs", self.namespace)
+    }
+}
+
+/// How the keys begin that concern a whole namespace.
+pub(crate) fn namespace_keys(prefix: &str, namespace: &str) -> String {
+    format!("{prefix}:{{{namespace}}}:")
+}
+
+impl Shard {
+    /// How the keys of threads begin.
+    pub(crate) fn threads(&self) -> String {
+        format!("{}t:", self.0)
+    }
+
+    /// A thread's log: `h` head and its snapshot, `i` row, `w` head of the watch entry, `r:..`
+    /// open rounds, and one field a version.
+    pub(crate) fn thread(&self, thread: &ThreadId) -> String {
+        format!("{}t:{thread}", self.0)
+    }
+
+    /// A thread's open questions and timers.
+    pub(crate) fn open(&self, thread: &ThreadId) -> String {
+        format!("{}x:{thread}", self.0)
+    }
+
+    /// The results of a round.
+    pub(crate) fn results(&self, thread: &ThreadId, round: Dispatch) -> String {
+        format!("{}r:{round}:{thread}", self.0)
+    }
+
+    /// The outcome of a command.
+    pub(crate) fn outcome(&self, thread: &ThreadId, command: &CommandId) -> String {
+        format!("{}o:{}:{thread}{command}", self.0, thread.as_str().len())
+    }
+
+    /// A value out of line.
+    pub(crate) fn blob(&self, thread: &ThreadId, id: &str) -> String {
+        format!("{}b:{}:{thread}{id}", self.0, thread.as_str().len())
+    }
+
+    /// Which values out of line a thread has.
+    pub(crate) fn blob_index(&self, thread: &ThreadId) -> String {
+        format!("{}bi:{thread}", self.0)
+    }
+
+    /// The watch index.
+    pub(crate) fn watched(&self) -> String {
+        format!("{}w", self.0)
+    }
+
+    /// The index of timers.
+    pub(crate) fn due(&self) -> String {
+        format!("{}d", self.0)
+    }
+
+    /// The index of open questions.
+    pub(crate) fn questions(&self) -> String {
+        format!("{}q", self.0)
+    }
+
+    /// The names of graphs that threads of this shard have had.
+    pub(crate) fn graphs(&self) -> String {
+        format!("{}g", self.0)
+    }
+
+    /// How the keys of thread lists begin.
+    pub(crate) fn lists(&self) -> String {
+        format!("{}l:", self.0)
+    }
+
+    /// The list of a graph's threads with the status of this digit.
+    pub(crate) fn list(&self, status_digit: char, graph: &GraphName) -> String {
+        format!("{}l:{status_digit}:{graph}", self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_of_a_thread_has_one_hash_tag() {
+        let keys = Keys::new("superstep", "team", 16);
+        let thread = ThreadId::new("order-{42}");
+        let shard = keys.shard(&thread);
+        let tag = |key: String| {
+            let (_, rest) = key.split_once('{').unwrap();
+            rest.split_once('}').unwrap().0.to_owned()
+        };
+        let expected = tag(shard.watched());
+        assert!(expected.starts_with("team:"));
+        for key in [
+            shard.thread(&thread),
+            shard.open(&thread),
+            shard.results(&thread, "7-00c0ffee00c0ffee".parse().unwrap()),
+            shard.outcome(&thread, &CommandId::new("c")),
+            shard.blob(&thread, "b"),
+            shard.blob_index(&thread),
+            shard.due(),
+            shard.questions(),
+            shard.graphs(),
+            shard.list('1', &GraphName::new("g")),
+        ] {
+            assert_eq!(tag(key.clone()), expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_thread_stays_in_its_shard_for_ever() {
+        // Stored data depends on these: a change of the hash would lose every thread.
+        let keys = Keys::new("superstep", "default", 16);
+        let shard = |id: &str| keys.shard(&ThreadId::new(id)).watched();
+        assert_eq!(shard("order-1"), "superstep:{default:0}:w");
+        assert_eq!(shard("order-2"), "superstep:{default:0}:w");
+        assert_eq!(shard(""), "superstep:{default:0}:w");
+    }
+
+    #[test]
+    fn ids_that_only_differ_in_their_split_have_distinct_keys() {
+        let keys = Keys::new("superstep", "default", 1);
+        let shard = &keys.shards()[0];
+        let key = |thread: &str, id: &str| shard.blob(&ThreadId::new(thread), id);
+        assert_ne!(key("ab", "c"), key("a", "bc"));
+    }
+}

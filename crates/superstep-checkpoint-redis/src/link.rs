@@ -1,0 +1,297 @@
+//! The connection: one, shared by all calls, made anew when it is lost.
+//!
+//! Every call of this crate may be sent again as it is (an append is settled by its nonce, the
+//! rest reads or sets if absent), so a lost connection costs a caller a short wait and not an
+//! error. Waiting for a server that stays away is left to the caller: the link gives up after a
+//! second or two. A call that timed out is not repeated, but its connection is given up, as it may
+//! be deaf. The rule it keeps: at most one connection is being made at a time.
+
+use std::{
+    sync::{PoisonError, RwLock},
+    time::Duration,
+};
+
+use redis::{
+    AsyncConnectionConfig, Client, Cmd, RedisError, RedisResult, ServerErrorKind, Value,
+    aio::{ConnectionLike as _, MultiplexedConnection},
+    cluster::{ClusterClient, ClusterClientBuilder},
+    cluster_async::ClusterConnection,
+    cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo},
+};
+use superstep_checkpoint::{Error, ErrorKind};
+use tokio::{sync::Mutex, time::timeout};
+
+use crate::{
+    error::{Again, again, is_lost, translate},
+    scripts,
+    settings::{Checked, RedisSettings},
+};
+
+/// How long to wait before each further attempt of a call.
+const BACKOFF_MS: [u64; 5] = [20, 100, 300, 600, 1_000];
+
+/// How many calls may be queued towards the connection before the next one waits.
+const CALLS_QUEUED_MAX: usize = 1_024;
+
+/// A connection to a server or Cluster.
+#[derive(Debug)]
+pub(crate) struct Link {
+    connector: Connector,
+    addresses: String,
+    connect_timeout: Duration,
+    current: RwLock<Current>,
+    connecting: Mutex<()>,
+}
+
+#[derive(Debug)]
+enum Connector {
+    Single {
+        clients: Vec<Client>,
+        config: AsyncConnectionConfig,
+    },
+    Cluster(Box<ClusterClient>),
+}
+
+/// The connection in use; the number tells it from those before it.
+#[derive(Default)]
+struct Current {
+    number: u64,
+    connection: Option<Connection>,
+}
+
+#[derive(Clone)]
+enum Connection {
+    Single(MultiplexedConnection),
+    Cluster(ClusterConnection),
+}
+
+impl std::fmt::Debug for Current {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Current")
+            .field("number", &self.number)
+            .field("connected", &self.connection.is_some())
+            .finish()
+    }
+}
+
+impl Link {
+    /// A link that is not connected yet.
+    pub(crate) fn new(settings: &RedisSettings, checked: Checked) -> Result<Self, Error> {
+        let addresses = checked.addresses();
+        if checked.is_tls {
+            // Whichever provider the process has chosen stays; if none, the one built in here.
+            drop(rustls::crypto::ring::default_provider().install_default());
+        }
+        let connector =
+            Connector::new(settings, checked).map_err(|error| translate(&addresses, error))?;
+        Ok(Self {
+            connector,
+            addresses,
+            connect_timeout: settings.connect_timeout,
+            current: RwLock::default(),
+            connecting: Mutex::default(),
+        })
+    }
+
+    /// Connects, without trying again.
+    pub(crate) async fn connect(&self) -> Result<(), Error> {
+        match self.connection().await {
+            Ok(_) => Ok(()),
+            Err(error) if error.is_timeout() => Err(self.silent()),
+            Err(error) => Err(self.error(error)),
+        }
+    }
+
+    /// The error of a server that does not answer to a connect.
+    pub(crate) fn silent(&self) -> Error {
+        Error::new(
+            ErrorKind::Unavailable,
+            format!(
+                "redis at {} does not answer; is it running, and is the address right?",
+                self.addresses
+            ),
+        )
+    }
+
+    /// Whether this is a link to a Cluster.
+    pub(crate) fn is_cluster(&self) -> bool {
+        matches!(self.connector, Connector::Cluster(_))
+    }
+
+    /// Sends a command that may be sent again, and gives its answer.
+    pub(crate) async fn call(&self, cmd: &Cmd) -> Result<Value, Error> {
+        match self.attempts(cmd, None).await {
+            Ok(value) => Ok(value),
+            Err(error) => Err(self.error(error)),
+        }
+    }
+
+    /// Sends a command to every master; a standalone server is the only one.
+    pub(crate) async fn call_all(&self, cmd: &Cmd) -> Result<Vec<(String, Value)>, Error> {
+        let routing = RoutingInfo::MultiNode((MultipleNodeRoutingInfo::AllMasters, None));
+        let answer = match self.attempts(cmd, Some(routing)).await {
+            Ok(value) => value,
+            Err(error) => return Err(self.error(error)),
+        };
+        match answer {
+            Value::Map(nodes) if self.is_cluster() => Ok(nodes
+                .into_iter()
+                .map(|(node, value)| (text_of(&node), value))
+                .collect()),
+            value => Ok(vec![(self.addresses.clone(), value)]),
+        }
+    }
+
+    fn error(&self, error: RedisError) -> Error {
+        translate(&self.addresses, error)
+    }
+
+    async fn attempts(&self, cmd: &Cmd, routing: Option<RoutingInfo>) -> RedisResult<Value> {
+        let mut backoff = BACKOFF_MS.into_iter();
+        loop {
+            let error = match self.attempt(cmd, routing.as_ref()).await {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            match (again(&error), backoff.next()) {
+                (Again::No, _) | (_, None) => return Err(error),
+                (Again::Same | Again::Reconnect, Some(ms)) => {
+                    tracing::debug!(%error, wait_ms = ms, "redis call is tried again");
+                    tokio::time::sleep(Duration::from_millis(ms)).await;
+                }
+            }
+        }
+    }
+
+    async fn attempt(&self, cmd: &Cmd, routing: Option<&RoutingInfo>) -> RedisResult<Value> {
+        let (connection, number) = self.connection().await?;
+        let mut answer = connection.send(cmd, routing).await;
+        if let Err(error) = &answer
+            && error.kind() == ServerErrorKind::NoScript.into()
+            && let Some(with_text) = scripts::with_text(cmd)
+        {
+            answer = connection.send(&with_text, routing).await;
+        }
+        if answer.as_ref().is_err_and(is_lost) {
+            self.give_up(number);
+        }
+        answer
+    }
+
+    async fn connection(&self) -> RedisResult<(Connection, u64)> {
+        if let Some(found) = self.connected() {
+            return Ok(found);
+        }
+        let _connecting = self.connecting.lock().await;
+        if let Some(found) = self.connected() {
+            return Ok(found);
+        }
+        let connection = match timeout(self.connect_timeout, self.connector.connect()).await {
+            Ok(connection) => connection?,
+            Err(_) => return Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
+        };
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        current.number += 1;
+        current.connection = Some(connection.clone());
+        tracing::debug!(redis = %self.addresses, number = current.number, "connected");
+        Ok((connection, current.number))
+    }
+
+    fn connected(&self) -> Option<(Connection, u64)> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        Some((current.connection.clone()?, current.number))
+    }
+
+    /// Stops using a connection, unless another has taken its place.
+    fn give_up(&self, number: u64) {
+        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+        if current.number == number {
+            current.connection = None;
+        }
+    }
+}
+
+impl Connector {
+    fn new(settings: &RedisSettings, checked: Checked) -> RedisResult<Self> {
+        if checked.cluster {
+            let mut builder = ClusterClientBuilder::new(checked.nodes)
+                .connection_timeout(settings.connect_timeout)
+                .response_timeout(settings.response_timeout)
+                .retries(4)
+                .min_retry_wait(20)
+                .max_retry_wait(400);
+            if let Some(tls) = checked.tls {
+                builder = builder.certs(tls);
+            }
+            return Ok(Self::Cluster(Box::new(builder.build()?)));
+        }
+        let clients = checked.nodes.into_iter().map(|node| match &checked.tls {
+            Some(tls) => Client::build_with_tls(node, tls.clone()),
+            None => Client::open(node),
+        });
+        Ok(Self::Single {
+            clients: clients.collect::<RedisResult<_>>()?,
+            config: AsyncConnectionConfig::new()
+                .set_connection_timeout(Some(settings.connect_timeout))
+                .set_response_timeout(Some(settings.response_timeout))
+                .set_pipeline_buffer_size(CALLS_QUEUED_MAX),
+        })
+    }
+
+    /// A connection to the Cluster, or to the first of the servers that is a master.
+    async fn connect(&self) -> RedisResult<Connection> {
+        match self {
+            Self::Cluster(client) => Ok(Connection::Cluster(client.get_async_connection().await?)),
+            Self::Single { clients, config } => {
+                let mut failed = None;
+                for client in clients {
+                    match connect_single(client, config, clients.len() > 1).await {
+                        Ok(connection) => return Ok(Connection::Single(connection)),
+                        Err(error) => failed = failed.or(Some(error)),
+                    }
+                }
+                Err(failed.expect("there is at least one address"))
+            }
+        }
+    }
+}
+
+async fn connect_single(
+    client: &Client,
+    config: &AsyncConnectionConfig,
+    must_be_master: bool,
+) -> RedisResult<MultiplexedConnection> {
+    let mut connection = client
+        .get_multiplexed_async_connection_with_config(config)
+        .await?;
+    if must_be_master {
+        // A server that refuses to tell its role is taken as it is.
+        if let Ok(Value::Array(role)) = connection.send_packed_command(&redis::cmd("ROLE")).await
+            && role.first().is_some_and(|role| text_of(role) != "master")
+        {
+            return Err(redis::make_extension_error("READONLY".to_owned(), None));
+        }
+    }
+    Ok(connection)
+}
+
+impl Connection {
+    async fn send(&self, cmd: &Cmd, routing: Option<&RoutingInfo>) -> RedisResult<Value> {
+        match self.clone() {
+            Self::Single(mut connection) => connection.send_packed_command(cmd).await,
+            Self::Cluster(mut connection) => match routing {
+                Some(routing) => connection.route_command(cmd.clone(), routing.clone()).await,
+                None => connection.req_packed_command(cmd).await,
+            },
+        }
+        .and_then(Value::extract_error)
+    }
+}
+
+fn text_of(value: &Value) -> String {
+    match value {
+        Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+        Value::SimpleString(text) => text.clone(),
+        _ => String::new(),
+    }
+}
