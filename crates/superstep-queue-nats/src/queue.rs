@@ -1,0 +1,272 @@
+//! The queue itself: the port's calls, each handed to the module that knows how.
+//!
+//! All handles of one queue share one connection. The calls keep no state between them, so a
+//! queue can be used from any number of tasks.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{
+    Client,
+    connection::State,
+    jetstream::{self, context::ContextBuilder, stream},
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt;
+use superstep_protocol::{GraphId, RunId, ThreadId};
+use superstep_queue::{
+    CommandMessage, Consumer, Error, ErrorKind, EventFilter, EventMessage, Finding, Published,
+    Queue, Subscription, WorkMessage, header, subject::Subjects,
+};
+use tokio::{sync::Semaphore, time::timeout};
+
+use crate::{
+    config::{StreamRole, commands_consumer, work_consumer},
+    connect::{Link, connect},
+    consume::NatsConsumer,
+    doctor, message,
+    publish::{IN_FLIGHT_MAX, Outgoing},
+    settings::NatsSettings,
+    streams::ensure_stream,
+    subscribe::{CoreSubscription, EventSubscription},
+};
+
+/// What headers and framing may take of the server's largest payload.
+const HEADERS_BYTES_MAX: usize = 8 * 1024;
+/// How long live output may wait for a connection that is busy; then it is dropped.
+const OUTPUT_PATIENCE: Duration = Duration::from_millis(100);
+
+/// A queue on NATS JetStream. Clones share the connection.
+#[derive(Clone, Debug)]
+pub struct NatsQueue {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) client: Client,
+    pub(crate) context: jetstream::Context,
+    pub(crate) link: Link,
+    pub(crate) settings: NatsSettings,
+    pub(crate) subjects: Subjects,
+    pub(crate) in_flight: Semaphore,
+}
+
+impl NatsQueue {
+    /// Connects. Streams are neither made nor looked at before [`Queue::setup`].
+    ///
+    /// # Errors
+    /// `Unavailable` if no server can be reached in time, `Denied` for credentials and TLS,
+    /// `Invalid` for settings that cannot be.
+    pub async fn connect(settings: NatsSettings) -> Result<Self, Error> {
+        let subjects = Subjects::new(&settings.prefix, &settings.namespace)?;
+        let (client, link) = connect(&settings).await?;
+        let context = ContextBuilder::new()
+            .timeout(settings.request_timeout)
+            .ack_timeout(settings.request_timeout)
+            // The bound is ours; this one would be held by acks that nobody awaits any more.
+            .max_ack_inflight(IN_FLIGHT_MAX * 8)
+            .build(client.clone());
+        Ok(Self {
+            shared: Arc::new(Shared {
+                client,
+                context,
+                link,
+                settings,
+                subjects,
+                in_flight: Semaphore::new(IN_FLIGHT_MAX),
+            }),
+        })
+    }
+
+    /// Waits until everything that was handed to the connection has been written to it. To be
+    /// called before the process exits: acks and replies are not awaited otherwise.
+    pub async fn flush(&self) -> Result<(), Error> {
+        let flushed = timeout(
+            self.shared.settings.request_timeout,
+            self.shared.client.flush(),
+        );
+        let why = match flushed.await {
+            Ok(Ok(())) => return Ok(()),
+            Ok(Err(failed)) => failed.to_string(),
+            Err(_) => "it took too long".to_owned(),
+        };
+        let addresses = &self.shared.link.addresses;
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            format!("the connection to NATS at {addresses} was not flushed: {why}"),
+        ))
+    }
+}
+
+impl Shared {
+    /// Makes or checks every stream.
+    pub(crate) async fn setup(&self) -> Result<(), Error> {
+        for role in StreamRole::ALL {
+            self.ensure(role).await?;
+        }
+        Ok(())
+    }
+
+    /// Makes or checks one stream.
+    pub(crate) async fn ensure(&self, role: StreamRole) -> Result<stream::Info, Error> {
+        let wanted = role.wanted(&self.settings, &self.subjects);
+        ensure_stream(&self.context, &wanted)
+            .await
+            .map_err(|failed| {
+                let is_off = !self.client.server_info().jetstream
+                    && self.client.connection_state() == State::Connected;
+                if failed.kind() != ErrorKind::Unavailable || !is_off {
+                    return failed;
+                }
+                let addresses = &self.link.addresses;
+                Error::new(
+                    ErrorKind::Denied,
+                    format!("JetStream is not enabled on NATS at {addresses}; start it with `-js`"),
+                )
+                .with_source(failed)
+            })
+    }
+
+    pub(crate) fn body_bytes_max(&self) -> usize {
+        let max_payload = self.client.max_payload();
+        max_payload
+            .saturating_sub(HEADERS_BYTES_MAX)
+            .max(max_payload / 2)
+    }
+
+    async fn publish_command(&self, command: &CommandMessage) -> Result<Published, Error> {
+        let subject = self.subjects.command(command.kind, &command.target)?;
+        let repeatable = command.headers.contains_key(header::MSG_ID);
+        let outgoing = Outgoing::new(self, subject, &command.headers, &command.body, repeatable)?;
+        let ack = self.publish(vec![outgoing]).await?.remove(0);
+        Ok(Published {
+            id: message::message_id(&ack.stream, ack.sequence),
+            duplicate: ack.duplicate,
+        })
+    }
+
+    /// Subscribes to core messages; the server has heard of it when this returns.
+    async fn subscribe(&self, subject: String) -> Result<async_nats::Subscriber, Error> {
+        let asked = async {
+            let subscriber = self.client.subscribe(subject).await?;
+            // A server works off a connection in order. That nobody answers on a new inbox is
+            // an answer too, and one that comes after the subscription was taken.
+            let _ = self
+                .client
+                .request(self.client.new_inbox(), Bytes::new())
+                .await;
+            Ok::<_, async_nats::SubscribeError>(subscriber)
+        };
+        let why = match timeout(self.settings.request_timeout, asked).await {
+            Ok(Ok(subscriber)) => return Ok(subscriber),
+            Ok(Err(failed)) => failed.to_string(),
+            Err(_) => "the server did not answer in time".to_owned(),
+        };
+        let addresses = &self.link.addresses;
+        Err(Error::new(
+            ErrorKind::Unavailable,
+            format!("subscribing at NATS at {addresses} failed: {why}; retry"),
+        ))
+    }
+}
+
+#[async_trait]
+impl Queue for NatsQueue {
+    async fn setup(&self) -> Result<(), Error> {
+        self.shared.setup().await
+    }
+
+    async fn publish_command(&self, command: &CommandMessage) -> Result<Published, Error> {
+        self.shared.publish_command(command).await
+    }
+
+    async fn publish_work(&self, work: &[WorkMessage]) -> Result<(), Error> {
+        let outgoing: Result<Vec<_>, Error> = work
+            .iter()
+            .map(|message| {
+                let subject = self.shared.subjects.work(&message.graph)?;
+                Outgoing::new(&self.shared, subject, &message.headers, &message.body, true)
+            })
+            .collect();
+        self.shared.publish(outgoing?).await.map(drop)
+    }
+
+    async fn publish_events(&self, events: &[EventMessage]) -> Result<(), Error> {
+        let outgoing: Result<Vec<_>, Error> = events
+            .iter()
+            .map(|event| {
+                let graph = event.graph.as_ref();
+                let subject = self
+                    .shared
+                    .subjects
+                    .event(&event.kind, graph, &event.thread)?;
+                // Subscribers know an event again by its id, so it may be stored twice.
+                Outgoing::new(&self.shared, subject, &event.headers, &event.body, true)
+            })
+            .collect();
+        self.shared.publish(outgoing?).await.map(drop)
+    }
+
+    async fn reply(&self, subject: &str, body: Bytes) -> Result<(), Error> {
+        self.shared.subjects.check_reply(subject)?;
+        self.shared.check_size(body.len())?;
+        message::send(&self.shared.client, subject.to_owned(), body).await
+    }
+
+    async fn output(&self, thread: &ThreadId, run: &RunId, body: Bytes) -> Result<(), Error> {
+        let subject = self.shared.subjects.output(thread, run)?;
+        self.shared.check_size(body.len())?;
+        if self.shared.client.connection_state() != State::Connected {
+            return Ok(());
+        }
+        // A busy connection must not slow a node down: output that cannot go now is dropped.
+        let _ = timeout(OUTPUT_PATIENCE, self.shared.client.publish(subject, body)).await;
+        Ok(())
+    }
+
+    async fn commands(&self) -> Result<Box<dyn Consumer>, Error> {
+        let wanted = commands_consumer(&self.shared.settings);
+        let consumer = NatsConsumer::open(&self.shared, StreamRole::Commands, wanted).await?;
+        Ok(Box::new(consumer))
+    }
+
+    async fn work(&self, graph: &GraphId) -> Result<Box<dyn Consumer>, Error> {
+        let wanted = work_consumer(&self.shared.settings, &self.shared.subjects, graph)?;
+        let consumer = NatsConsumer::open(&self.shared, StreamRole::Work, wanted).await?;
+        Ok(Box::new(consumer))
+    }
+
+    async fn events(&self, filter: &EventFilter) -> Result<Box<dyn Subscription>, Error> {
+        Ok(Box::new(
+            EventSubscription::open(&self.shared, filter).await?,
+        ))
+    }
+
+    async fn outputs(&self, thread: &ThreadId) -> Result<Box<dyn Subscription>, Error> {
+        let pattern = self.shared.subjects.outputs_of(thread)?;
+        let subscriber = self.shared.subscribe(pattern).await?;
+        Ok(Box::new(CoreSubscription(subscriber)))
+    }
+
+    async fn request(
+        &self,
+        mut command: CommandMessage,
+        wait: Duration,
+    ) -> Result<(Published, Option<Bytes>), Error> {
+        let inbox = self.shared.client.new_inbox();
+        let mut outcome = self.shared.subscribe(inbox.clone()).await?;
+        command.headers.insert(header::REPLY.to_owned(), inbox);
+        let published = self.shared.publish_command(&command).await?;
+        let outcome = timeout(wait, outcome.next()).await.ok().flatten();
+        Ok((published, outcome.map(|message| message.payload)))
+    }
+
+    fn body_bytes_max(&self) -> usize {
+        self.shared.body_bytes_max()
+    }
+
+    async fn check(&self) -> Vec<Finding> {
+        doctor::check(&self.shared).await
+    }
+}
