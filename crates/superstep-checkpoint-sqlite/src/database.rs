@@ -3,10 +3,12 @@
 //! SQLite has one writer at a time, so all changes of this process go through one connection
 //! on a thread of its own. What has queued up while it was busy goes into one transaction: one
 //! sync to disk answers them all. Each change is its own savepoint, so one that fails takes
-//! nothing with it, and no answer is given before the commit.
+//! nothing with it, and no answer is given before the commit. A change that may be lost with
+//! the power asks for no sync; everything is in one log, so whatever is durable has all that
+//! was answered before it on disk as well.
 //!
 //! Reads run on other connections, on the runtime's blocking threads. It leaves to others
-//! what is written and read. The rule it keeps: an answered change is durable, and a caller
+//! what is written and read. The rule it keeps: an answered durable change stays, and a caller
 //! that went away leaves nothing half done.
 
 use std::{
@@ -49,8 +51,9 @@ pub struct Database {
     changes: Option<mpsc::Sender<Box<dyn Change>>>,
     writer: Option<JoinHandle<()>>,
     readers: Arc<Readers>,
-    /// When what has outlived its time was last removed, in milliseconds.
-    swept_at_ms: AtomicU64,
+    /// Names this opening of the file; no other has it.
+    token: String,
+    numbers: AtomicU64,
 }
 
 impl fmt::Debug for Database {
@@ -76,6 +79,9 @@ impl Database {
         let path = path.into();
         let told = |failure: Failure| failure.into_log_error(&path);
         let connection = open_writer(&path).map_err(told)?;
+        let token = connection
+            .query_row("SELECT lower(hex(randomblob(8)))", (), |row| row.get(0))
+            .map_err(|error| told(error.into()))?;
         let (changes, queued) = mpsc::channel();
         let writer = thread::Builder::new()
             .name("superstep-sqlite".to_owned())
@@ -94,7 +100,8 @@ impl Database {
             clock,
             changes: Some(changes),
             writer: Some(writer),
-            swept_at_ms: AtomicU64::new(0),
+            token,
+            numbers: AtomicU64::new(0),
         }))
     }
 
@@ -108,14 +115,10 @@ impl Database {
         (self.clock)()
     }
 
-    /// Whether `period_ms` have passed since somebody was last told so.
-    pub(crate) fn is_time_to_sweep(&self, now: UnixMillis, period_ms: u64) -> bool {
-        let last = self.swept_at_ms.load(Ordering::Relaxed);
-        now.0.saturating_sub(last) >= period_ms
-            && self
-                .swept_at_ms
-                .compare_exchange(last, now.0, Ordering::Relaxed, Ordering::Relaxed)
-                .is_ok()
+    /// A name that no process has for anything else in this file.
+    pub(crate) fn unique_name(&self) -> String {
+        let number = self.numbers.fetch_add(1, Ordering::Relaxed);
+        format!("{}-{number}", self.token)
     }
 
     /// Makes one change: all of it, durable when this returns, or on an error nothing.
@@ -126,19 +129,43 @@ impl Database {
         &self,
         change: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Failure> {
+        let answered = self.ask(Durable::Yes, change)?;
+        answered.await.map_err(|_| stopped())?
+    }
+
+    /// As [`write`](Self::write), but the machine's sudden end may take the change back: not
+    /// the process's end, and never a change that a later durable one was answered after.
+    pub(crate) async fn write_unsynced<T: Send + 'static>(
+        &self,
+        change: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let answered = self.ask(Durable::No, change)?;
+        answered.await.map_err(|_| stopped())?
+    }
+
+    /// Queues a change that nobody waits for; what becomes of it is not told.
+    pub(crate) fn write_unanswered(
+        &self,
+        change: impl FnOnce(&Connection) -> Result<(), Failure> + Send + 'static,
+    ) -> Result<(), Failure> {
+        self.ask(Durable::No, change).map(drop)
+    }
+
+    fn ask<T: Send + 'static>(
+        &self,
+        durable: Durable,
+        change: impl FnOnce(&Connection) -> Result<T, Failure> + Send + 'static,
+    ) -> Result<oneshot::Receiver<Result<T, Failure>>, Failure> {
         let (answer, answered) = oneshot::channel();
         let asked = Box::new(Asked {
+            durable,
             change: Some(change),
             outcome: None,
             answer,
         });
-        let stopped = || {
-            let why = "the store's writer has stopped; open the store again";
-            Failure::new(ErrorKind::Unavailable, why)
-        };
         let changes = self.changes.as_ref().ok_or_else(stopped)?;
         changes.send(asked).map_err(|_| stopped())?;
-        answered.await.map_err(|_| stopped())?
+        Ok(answered)
     }
 
     /// Reads one consistent state: everything that `read` queries is of one moment.
@@ -200,8 +227,21 @@ impl Readers {
     }
 }
 
+fn stopped() -> Failure {
+    let why = "the store's writer has stopped; open the store again";
+    Failure::new(ErrorKind::Unavailable, why)
+}
+
+/// Whether a change must be on disk before it is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Durable {
+    Yes,
+    No,
+}
+
 /// A queued change.
 trait Change: Send {
+    fn durable(&self) -> Durable;
     /// Makes it, in a savepoint of the batch's transaction.
     fn make(&mut self, connection: &Connection) -> Result<(), Failure>;
     /// Tells the caller what became of it, once it is known what became of the batch.
@@ -209,6 +249,7 @@ trait Change: Send {
 }
 
 struct Asked<T, F> {
+    durable: Durable,
     change: Option<F>,
     outcome: Option<Result<T, Failure>>,
     answer: oneshot::Sender<Result<T, Failure>>,
@@ -219,6 +260,10 @@ where
     T: Send,
     F: FnOnce(&Connection) -> Result<T, Failure> + Send,
 {
+    fn durable(&self) -> Durable {
+        self.durable
+    }
+
     fn make(&mut self, connection: &Connection) -> Result<(), Failure> {
         let Some(change) = self.change.take() else {
             return Ok(());
@@ -241,6 +286,7 @@ where
 
 /// Makes what is queued, as many at once as are there, until the database is dropped.
 fn write_until_closed(connection: &Connection, queued: &mpsc::Receiver<Box<dyn Change>>) {
+    let mut synced = Durable::Yes;
     while let Ok(first) = queued.recv() {
         let mut batch = vec![first];
         while batch.len() < BATCH_MAX
@@ -248,7 +294,8 @@ fn write_until_closed(connection: &Connection, queued: &mpsc::Receiver<Box<dyn C
         {
             batch.push(next);
         }
-        let committed = commit(connection, &mut batch);
+        let committed = sync_as_asked(connection, &batch, &mut synced)
+            .and_then(|()| commit(connection, &mut batch));
         if committed.is_err() && !connection.is_autocommit() {
             // If this fails too, the next BEGIN says so.
             let _ = connection.execute_batch("ROLLBACK");
@@ -257,6 +304,25 @@ fn write_until_closed(connection: &Connection, queued: &mpsc::Receiver<Box<dyn C
             change.tell(committed.clone());
         }
     }
+}
+
+/// Has the next commit synced to disk if any of its changes asks for it. A commit that is not
+/// synced is on disk with the next one that is.
+fn sync_as_asked(
+    connection: &Connection,
+    batch: &[Box<dyn Change>],
+    synced: &mut Durable,
+) -> Result<(), Failure> {
+    let (wanted, level) = if batch.iter().any(|c| c.durable() == Durable::Yes) {
+        (Durable::Yes, "full")
+    } else {
+        (Durable::No, "normal")
+    };
+    if *synced != wanted {
+        connection.pragma_update(None, "synchronous", level)?;
+        *synced = wanted;
+    }
+    Ok(())
 }
 
 /// Makes the changes of a batch in one transaction; on an error none of them is made.

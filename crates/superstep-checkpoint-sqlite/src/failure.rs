@@ -7,6 +7,7 @@ use std::{path::Path, sync::Arc};
 
 use rusqlite::ErrorCode;
 use superstep_checkpoint::{Error, ErrorKind};
+use superstep_queue::{Error as QueueError, ErrorKind as QueueErrorKind};
 
 /// A failed step on the file.
 #[derive(Clone, Debug)]
@@ -33,6 +34,22 @@ impl Failure {
     /// The failure as the thread log's error.
     pub(crate) fn into_log_error(self, path: &Path) -> Error {
         let error = Error::new(self.kind, self.message_for(path));
+        match self.source {
+            Some(source) => error.with_source(source),
+            None => error,
+        }
+    }
+
+    /// The failure as the queue's error.
+    pub(crate) fn into_queue_error(self, path: &Path) -> QueueError {
+        let kind = match self.kind {
+            ErrorKind::Unavailable => QueueErrorKind::Unavailable,
+            ErrorKind::Full => QueueErrorKind::Full,
+            ErrorKind::Denied => QueueErrorKind::Denied,
+            ErrorKind::Corrupt => QueueErrorKind::Incompatible,
+            ErrorKind::Invalid => QueueErrorKind::Invalid,
+        };
+        let error = QueueError::new(kind, self.message_for(path));
         match self.source {
             Some(source) => error.with_source(source),
             None => error,

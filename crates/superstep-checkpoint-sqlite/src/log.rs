@@ -25,18 +25,22 @@ use superstep_checkpoint::{
 use superstep_graph::TaskId;
 use superstep_protocol::{CommandId, Dispatch, GraphId, Head, ThreadId, UnixMillis};
 
-use crate::{database::Database, failure::Failure};
+use crate::{database::Database, failure::Failure, sweeps::Sweeps};
 
 /// A thread log in a SQLite file.
 #[derive(Clone, Debug)]
 pub struct SqliteLog {
     database: Arc<Database>,
+    sweeps: Arc<Sweeps>,
 }
 
 impl SqliteLog {
     /// The log in an open file.
     pub fn new(database: Arc<Database>) -> Self {
-        Self { database }
+        Self {
+            database,
+            sweeps: Arc::new(Sweeps::every(sweep::PERIOD_MS)),
+        }
     }
 
     /// The log in the file at `path`, which is made if it is not there.
@@ -49,7 +53,7 @@ impl SqliteLog {
         change: impl FnOnce(&Connection, UnixMillis) -> Result<T, Failure> + Send + 'static,
     ) -> Result<T, Error> {
         let now = self.database.now();
-        let sweep = self.database.is_time_to_sweep(now, sweep::PERIOD_MS);
+        let sweep = self.sweeps.is_due(now);
         let changed = self.database.write(move |connection| {
             if sweep {
                 sweep::sweep(connection, now)?;

@@ -4,6 +4,8 @@
 //! stop at the largest that it can; heads, nonces and statuses are their text forms. Reading
 //! accepts either form of bytes, and calls anything else corrupt.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use rusqlite::{
     Row,
@@ -69,6 +71,11 @@ pub(crate) fn head_at(row: &Row<'_>, column: usize) -> Result<Head, Failure> {
         version: u64_at(row, column)?,
         nonce: Nonce(nonce),
     })
+}
+
+/// The time `length` after `now`.
+pub(crate) fn later(now: UnixMillis, length: Duration) -> UnixMillis {
+    now.plus_ms(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Text that is stored in its own form, such as a head or a status.

@@ -11,7 +11,7 @@ use superstep_protocol::{Head, ThreadId, UnixMillis};
 use super::{maps, sweep};
 use crate::{
     failure::Failure,
-    value::{content, head_at, int, millis},
+    value::{content, head_at, int, later, millis},
 };
 
 pub(super) fn append(
@@ -67,7 +67,7 @@ pub(super) fn delete(
     }
     sweep::remove_thread(connection, thread.as_str())?;
     insert_record(connection, thread, tombstone)?;
-    let expires = sweep::after(now, TOMBSTONE_TTL);
+    let expires = later(now, TOMBSTONE_TTL);
     let index = IndexChange::default();
     change_row(
         connection,
@@ -253,7 +253,7 @@ fn change_maps(
             .prepare_cached("INSERT OR REPLACE INTO due (thread, name, at) VALUES (?1, ?2, ?3)")?
             .execute(params![id, name, millis(*at)])?;
     }
-    let ended = millis(sweep::after(now, ENDED_ROUND_TTL));
+    let ended = millis(later(now, ENDED_ROUND_TTL));
     for round in &change.rounds_closed {
         connection
             .prepare_cached(

@@ -10,10 +10,10 @@ use superstep_checkpoint::{BLOB_TTL, OUTCOME_TTL, PutResult};
 use superstep_graph::TaskId;
 use superstep_protocol::{CommandId, Dispatch, ThreadId, UnixMillis};
 
-use super::{read, sweep};
+use super::read;
 use crate::{
     failure::Failure,
-    value::{bytes_at, content, millis, u64_at},
+    value::{bytes_at, content, later, millis, u64_at},
 };
 
 pub(super) fn put_result(
@@ -97,7 +97,7 @@ pub(super) fn put_outcome(
         .execute(params![
             thread.as_str(),
             command.as_str(),
-            millis(sweep::after(now, OUTCOME_TTL)),
+            millis(later(now, OUTCOME_TTL)),
             content(outcome_bytes),
         ])?;
     Ok(None)
@@ -139,7 +139,7 @@ pub(super) fn put_blob(
         .execute(params![
             thread.as_str(),
             id,
-            millis(sweep::after(now, BLOB_TTL)),
+            millis(later(now, BLOB_TTL)),
             content(bytes),
         ])?;
     Ok(())

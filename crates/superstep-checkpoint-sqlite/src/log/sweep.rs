@@ -3,8 +3,6 @@
 //! Reads leave out by the clock what is over, so this only gives the space back, now and then,
 //! along with somebody's write.
 
-use std::time::Duration;
-
 use rusqlite::{Connection, params};
 use superstep_protocol::UnixMillis;
 
@@ -12,11 +10,6 @@ use crate::{failure::Failure, value::millis};
 
 /// How often the tables are swept at most.
 pub(super) const PERIOD_MS: u64 = 60_000;
-
-/// The time `ttl` after `now`.
-pub(super) fn after(now: UnixMillis, ttl: Duration) -> UnixMillis {
-    now.plus_ms(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
-}
 
 /// Removes everything of a thread, but the outcomes of its commands.
 pub(super) fn remove_thread(connection: &Connection, thread: &str) -> Result<(), Failure> {

@@ -93,3 +93,63 @@ CREATE TABLE registrations (
     about         BLOB    NOT NULL,
     PRIMARY KEY (graph, graph_version)
 );
+
+-- The streams whose messages are each for one consumer: how many they hold.
+CREATE TABLE streams (
+    stream   TEXT    NOT NULL PRIMARY KEY,
+    messages INTEGER NOT NULL
+);
+INSERT INTO streams (stream, messages) VALUES ('commands', 0), ('work', 0);
+
+-- Commands and work, kept until acked. A lane is what one consumer reads. A message is
+-- deliverable while deliver_at is NULL; until that time it is leased or put off.
+CREATE TABLE messages (
+    sequence     INTEGER PRIMARY KEY AUTOINCREMENT,
+    stream       TEXT    NOT NULL,
+    lane         TEXT    NOT NULL,
+    subject      TEXT    NOT NULL,
+    published_at INTEGER NOT NULL,
+    attempts     INTEGER NOT NULL DEFAULT 0,
+    deliver_at   INTEGER,
+    headers      TEXT    NOT NULL,
+    body         BLOB    NOT NULL
+);
+CREATE INDEX messages_by_lane ON messages (lane, deliver_at, sequence);
+
+-- Ids of messages, remembered for a while, so that one published again is one message.
+CREATE TABLE message_ids (
+    stream   TEXT    NOT NULL,
+    id       TEXT    NOT NULL,
+    sequence INTEGER NOT NULL,
+    seen_at  INTEGER NOT NULL,
+    PRIMARY KEY (stream, id)
+);
+CREATE INDEX message_ids_by_age ON message_ids (seen_at);
+
+-- Events, bounded in number and age.
+CREATE TABLE events (
+    sequence     INTEGER PRIMARY KEY AUTOINCREMENT,
+    kind         TEXT    NOT NULL,
+    graph        TEXT,
+    thread       TEXT    NOT NULL,
+    subject      TEXT    NOT NULL,
+    published_at INTEGER NOT NULL,
+    headers      TEXT    NOT NULL,
+    body         BLOB    NOT NULL
+);
+
+-- Outcomes of commands on their way to another process.
+CREATE TABLE replies (
+    subject TEXT    NOT NULL PRIMARY KEY,
+    sent_at INTEGER NOT NULL,
+    body    BLOB    NOT NULL
+);
+
+-- Live output on its way to other processes; the last moments only.
+CREATE TABLE output (
+    sequence INTEGER PRIMARY KEY AUTOINCREMENT,
+    origin   TEXT    NOT NULL,
+    thread   TEXT    NOT NULL,
+    subject  TEXT    NOT NULL,
+    body     BLOB    NOT NULL
+);
