@@ -1,0 +1,397 @@
+//! A graph and its builder: names, functions, edges.
+//!
+//! Typed over a derived state, or dynamic over JSON with channels declared one by one; both make
+//! the same runnable graph. The checks are those of the engine, at `build`.
+
+use std::{collections::BTreeMap, marker::PhantomData, ops::Deref, sync::Arc};
+
+use serde_json::Value;
+use superstep_graph::{
+    Branch, ChannelKind, ChannelName, CompileError, GraphBuilder as TopologyBuilder, NodeName,
+    NodeSpec, Problem,
+};
+use superstep_protocol::{GraphId, GraphName};
+use superstep_worker::{Node, RunnableGraph};
+
+use crate::{
+    function::{InputNodeFunction, NodeFunction},
+    route::IntoRoute,
+    state::State,
+};
+
+/// A graph that can run, over the state `S`.
+///
+/// ```
+/// use superstep::{END, Graph, NodeError, START, State};
+///
+/// #[derive(Clone, Default, State)]
+/// struct Story {
+///     topic: String,
+///     text: String,
+/// }
+///
+/// async fn write(story: Story) -> Result<StoryUpdate, NodeError> {
+///     Ok(Story::update().text(format!("Once there was {}.", story.topic)))
+/// }
+///
+/// let graph = Graph::<Story>::builder("story")
+///     .version("2")
+///     .description("Writes a story on a topic.")
+///     .node("write", write)
+///     .edge(START, "write")
+///     .edge("write", END)
+///     .build()?;
+/// assert_eq!(graph.id().to_string(), "story@2");
+/// # Ok::<(), superstep::BuildError>(())
+/// ```
+#[derive(Debug)]
+pub struct Graph<S> {
+    runnable: RunnableGraph,
+    state: PhantomData<fn() -> S>,
+}
+
+impl<S> Clone for Graph<S> {
+    fn clone(&self) -> Self {
+        Self {
+            runnable: self.runnable.clone(),
+            state: PhantomData,
+        }
+    }
+}
+
+impl<S: State> Graph<S> {
+    /// A graph of this name with the channels of `S`.
+    pub fn builder(name: impl Into<GraphName>) -> GraphBuilder<S> {
+        GraphBuilder::new(name.into(), S::input_schema())
+    }
+}
+
+impl Graph<Value> {
+    /// A graph over JSON, for graphs that are made from data.
+    ///
+    /// ```
+    /// use serde_json::{Value, json};
+    /// use superstep::{Channel, Context, Graph, Reducer, START};
+    ///
+    /// let graph = Graph::dynamic("greet")
+    ///     .channel("names", Channel::Reduce(Reducer::Append))
+    ///     .channel("greeting", Channel::Last)
+    ///     .node("greet", |state: Value, _ctx: Context| async move {
+    ///         Ok(json!({"greeting": format!("hello, {}", state["names"][0])}))
+    ///     })
+    ///     .edge(START, "greet")
+    ///     .build()?;
+    /// # Ok::<(), superstep::BuildError>(())
+    /// ```
+    pub fn dynamic(name: impl Into<GraphName>) -> GraphBuilder<Value> {
+        GraphBuilder::new(name.into(), None)
+    }
+}
+
+/// The name, version and topology of a graph.
+impl<S> Deref for Graph<S> {
+    type Target = RunnableGraph;
+
+    fn deref(&self) -> &RunnableGraph {
+        &self.runnable
+    }
+}
+
+impl<S> From<Graph<S>> for RunnableGraph {
+    fn from(graph: Graph<S>) -> Self {
+        graph.runnable
+    }
+}
+
+/// Collects nodes and edges, then checks them all.
+#[must_use = "a graph is made by `build`"]
+pub struct GraphBuilder<S> {
+    name: GraphName,
+    version: String,
+    description: String,
+    input_schema: Option<Value>,
+    topology: TopologyBuilder,
+    functions: BTreeMap<NodeName, Arc<dyn Node>>,
+    state: PhantomData<fn() -> S>,
+}
+
+impl<S> std::fmt::Debug for GraphBuilder<S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("GraphBuilder")
+            .field("name", &self.name)
+            .field("topology", &self.topology)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S: State> GraphBuilder<S> {
+    fn new(name: GraphName, input_schema: Option<Value>) -> Self {
+        let mut topology = TopologyBuilder::new();
+        for (channel, kind) in S::channels() {
+            topology.channel(channel, kind);
+        }
+        Self {
+            name,
+            version: "1".to_owned(),
+            description: String::new(),
+            input_schema,
+            topology,
+            functions: BTreeMap::new(),
+            state: PhantomData,
+        }
+    }
+
+    /// The version that the graph is registered under; `1` otherwise. A thread stays with the
+    /// version that it was started on.
+    pub fn version(mut self, version: impl Into<String>) -> Self {
+        self.version = version.into();
+        self
+    }
+
+    /// Says in a line what the graph is for.
+    pub fn description(mut self, description: impl Into<String>) -> Self {
+        self.description = description.into();
+        self
+    }
+
+    /// Checks inputs against another JSON Schema than the state's.
+    pub fn input_schema(mut self, schema: Value) -> Self {
+        self.input_schema = Some(schema);
+        self
+    }
+
+    /// Adds a node: an async function of the state, or of the state and a context.
+    pub fn node<A>(self, name: impl Into<NodeName>, function: impl NodeFunction<S, A>) -> Self {
+        self.add(name.into(), function.into_node())
+    }
+
+    /// Adds a node that takes packets: an async function of what a [`Send`](crate::Send) carries,
+    /// or of that and a context.
+    ///
+    /// ```
+    /// use serde::{Deserialize, Serialize};
+    /// use superstep::{Graph, NodeError, START, Send, State};
+    ///
+    /// #[derive(Clone, Default, State)]
+    /// struct Crawl {
+    ///     pages: Vec<String>,
+    ///     #[state(reducer = append)]
+    ///     sizes: Vec<u64>,
+    /// }
+    ///
+    /// #[derive(Serialize, Deserialize)]
+    /// struct Page {
+    ///     name: String,
+    /// }
+    ///
+    /// async fn spread(state: Crawl) -> Result<Vec<Send>, NodeError> {
+    ///     Ok(state.pages.into_iter().map(|name| Send::to("measure", Page { name })).collect())
+    /// }
+    ///
+    /// async fn measure(page: Page) -> Result<CrawlUpdate, NodeError> {
+    ///     Ok(Crawl::update().push_sizes(page.name.len() as u64))
+    /// }
+    ///
+    /// let graph = Graph::<Crawl>::builder("crawl")
+    ///     .node("spread", spread)
+    ///     .node_with_input("measure", measure)
+    ///     .edge(START, "spread")
+    ///     .build()?;
+    /// # Ok::<(), superstep::BuildError>(())
+    /// ```
+    pub fn node_with_input<T, A>(
+        self,
+        name: impl Into<NodeName>,
+        function: impl InputNodeFunction<S, T, A>,
+    ) -> Self {
+        self.add(name.into(), function.into_node())
+    }
+
+    /// `to` runs in the superstep after `from` finished.
+    pub fn edge(mut self, from: impl Into<NodeName>, to: impl Into<NodeName>) -> Self {
+        self.topology.edge(from, to);
+        self
+    }
+
+    /// `to` runs once every one of `from` has finished since it last ran.
+    pub fn join<N: Into<NodeName>>(
+        mut self,
+        from: impl IntoIterator<Item = N>,
+        to: impl Into<NodeName>,
+    ) -> Self {
+        self.topology.join(from, to);
+        self
+    }
+
+    /// After `from`, `path` chooses where to go. It sees the state with what `from` wrote, must
+    /// be pure, and may go anywhere; see [`IntoRoute`] for what it may return.
+    ///
+    /// ```
+    /// use superstep::{END, Graph, NodeError, START, State};
+    ///
+    /// #[derive(Clone, Default, State)]
+    /// struct Count {
+    ///     value: u64,
+    /// }
+    ///
+    /// async fn add_one(state: Count) -> Result<CountUpdate, NodeError> {
+    ///     Ok(Count::update().value(state.value + 1))
+    /// }
+    ///
+    /// let graph = Graph::<Count>::builder("count")
+    ///     .node("add_one", add_one)
+    ///     .edge(START, "add_one")
+    ///     .branch("add_one", |state| if state.value < 10 { "add_one" } else { END })
+    ///     .build()?;
+    /// # Ok::<(), superstep::BuildError>(())
+    /// ```
+    pub fn branch<R: IntoRoute>(
+        mut self,
+        from: impl Into<NodeName>,
+        path: impl Fn(&S) -> R + Send + Sync + 'static,
+    ) -> Self {
+        self.topology.branch(from, conditional(path));
+        self
+    }
+
+    /// As [`branch`](Self::branch), with the results that `path` may give and the node that each
+    /// leads to, which drawings show and `build` checks.
+    ///
+    /// ```
+    /// # use superstep::{END, Graph, NodeError, START, State};
+    /// # #[derive(Clone, Default, State)]
+    /// # struct Draft { good: bool }
+    /// # async fn write(_: Draft) -> Result<DraftUpdate, NodeError> { Ok(Draft::update().good(true)) }
+    /// let graph = Graph::<Draft>::builder("draft")
+    ///     .node("write", write)
+    ///     .edge(START, "write")
+    ///     .branch_map("write", |state| state.good, [("true", END), ("false", "write")])
+    ///     .build()?;
+    /// # Ok::<(), superstep::BuildError>(())
+    /// ```
+    pub fn branch_map<R: IntoRoute, K: Into<String>, N: Into<NodeName>>(
+        mut self,
+        from: impl Into<NodeName>,
+        path: impl Fn(&S) -> R + Send + Sync + 'static,
+        map: impl IntoIterator<Item = (K, N)>,
+    ) -> Self {
+        self.topology.branch(from, conditional(path).with_map(map));
+        self
+    }
+
+    /// Only these channels may be named by an input; all of the state otherwise.
+    pub fn input<N: Into<ChannelName>>(mut self, channels: impl IntoIterator<Item = N>) -> Self {
+        self.topology.input(channels.into_iter().map(Into::into));
+        self
+    }
+
+    /// Only these channels are in a run's output; all of the state otherwise.
+    pub fn output<N: Into<ChannelName>>(mut self, channels: impl IntoIterator<Item = N>) -> Self {
+        self.topology.output(channels.into_iter().map(Into::into));
+        self
+    }
+
+    /// Checks everything and makes the graph.
+    ///
+    /// # Errors
+    /// Every mistake that was found, each naming the node and what to do.
+    pub fn build(self) -> Result<Graph<S>, BuildError> {
+        let Self {
+            name,
+            version,
+            description,
+            input_schema,
+            topology,
+            functions,
+            state: _,
+        } = self;
+        if name.as_str().is_empty() || version.is_empty() {
+            return Err(BuildError::Unnamed { graph: name });
+        }
+        let topology = match topology.compile() {
+            Ok(topology) => topology,
+            Err(CompileError { problems }) => {
+                return Err(BuildError::Invalid {
+                    graph: name,
+                    problems,
+                });
+            }
+        };
+        if let Some(schema) = &input_schema
+            && let Err(error) = jsonschema::validator_for(schema)
+        {
+            return Err(BuildError::Schema {
+                graph: name,
+                reason: error.to_string(),
+            });
+        }
+        let id = GraphId {
+            name,
+            version: version.into(),
+        };
+        let runnable = RunnableGraph::new(id, topology, functions)
+            .expect("each node was added with its function")
+            .with_description(description);
+        Ok(Graph {
+            runnable: match input_schema {
+                Some(schema) => runnable.with_input_schema(schema),
+                None => runnable,
+            },
+            state: PhantomData,
+        })
+    }
+
+    fn add(mut self, name: NodeName, function: Arc<dyn Node>) -> Self {
+        self.topology.node(NodeSpec::new(name.clone()));
+        self.functions.insert(name, function);
+        self
+    }
+}
+
+impl GraphBuilder<Value> {
+    /// Declares a channel of the state.
+    pub fn channel(mut self, name: impl Into<ChannelName>, kind: ChannelKind) -> Self {
+        self.topology.channel(name, kind);
+        self
+    }
+}
+
+fn conditional<S: State, R: IntoRoute>(path: impl Fn(&S) -> R + Send + Sync + 'static) -> Branch {
+    Branch::new(move |state: &Value| {
+        let state = S::from_input(state.clone()).map_err(|error| error.to_string())?;
+        path(&state).into_route()
+    })
+}
+
+/// A graph that cannot be built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// The topology is wrong.
+    #[error("graph `{graph}` cannot be built: {}", listed(problems))]
+    Invalid {
+        /// The graph.
+        graph: GraphName,
+        /// Every mistake; never empty.
+        problems: Vec<Problem>,
+    },
+    /// The name or the version is empty.
+    #[error("graph `{graph}` has an empty name or version; name both")]
+    Unnamed {
+        /// The graph.
+        graph: GraphName,
+    },
+    /// The schema of its input is no JSON Schema.
+    #[error("the input schema of graph `{graph}` is no JSON Schema: {reason}")]
+    Schema {
+        /// The graph.
+        graph: GraphName,
+        /// Why not.
+        reason: String,
+    },
+}
+
+fn listed(problems: &[Problem]) -> String {
+    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    problems.join("; ")
+}

@@ -1,0 +1,78 @@
+//! Durable graphs with people in the loop: the one dependency of a graph's author.
+//!
+//! A graph is named nodes and edges over the channels of a state. It runs superstep by superstep
+//! on a thread; every superstep is saved, so the thread goes on after a crash, or months later
+//! when the person answers whom a node asked.
+//!
+//! ```
+//! use serde::{Deserialize, Serialize};
+//! use serde_json::json;
+//! use superstep::{Context, Embedded, Graph, NodeError, START, State};
+//!
+//! #[derive(Clone, Debug, Default, Serialize, Deserialize, State)]
+//! struct Review {
+//!     draft: String,
+//!     status: String,
+//! }
+//!
+//! async fn review(state: Review, ctx: Context) -> Result<ReviewUpdate, NodeError> {
+//!     let approved: bool = ctx.interrupt(json!({"question": "Send it?", "draft": state.draft})).await?;
+//!     Ok(Review::update().status(if approved { "approved" } else { "rejected" }))
+//! }
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let graph = Graph::<Review>::builder("review")
+//!     .node("review", review)
+//!     .edge(START, "review")
+//!     .build()?;
+//!
+//! let app = Embedded::memory().graph(graph).build().await?;
+//! let thread = app.thread("order-42");
+//!
+//! let asked = thread.invoke(Review::update().draft("Dear Ada, ...")).await?;
+//! assert_eq!(asked.interrupts[0].value["question"], "Send it?");
+//!
+//! let done = thread.resume(true).await?;
+//! assert_eq!(done.state::<Review>()?.status, "approved");
+//! # Ok(())
+//! # }
+//! # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+//! ```
+
+#[doc(hidden)]
+pub mod derive;
+mod embedded;
+mod error;
+mod function;
+mod graph;
+mod output;
+mod route;
+mod run;
+mod send;
+mod state;
+mod thread;
+mod writes;
+
+pub use embedded::{Embedded, EmbeddedBuilder};
+pub use error::Error;
+pub use function::{InputNodeFunction, NodeFunction};
+pub use graph::{BuildError, Graph, GraphBuilder};
+pub use output::{Command, IntoOutput, IntoUpdate};
+pub use route::IntoRoute;
+pub use run::RunOutput;
+pub use send::Send;
+pub use state::{IntoInput, State, StateError};
+pub use superstep_graph::{
+    ChannelKind as Channel, END, Graph as Topology, InterruptId, NodeName, Reducer, START, TaskId,
+    Warning,
+};
+pub use superstep_macros::State;
+pub use superstep_protocol::{
+    GraphId, Profile, Refusal, RunError, RunId, RunStatus, ThreadId, ThreadStatus,
+};
+pub use superstep_worker::{
+    CheckpointView, ErrorKind, Graphs, Interrupt, InterruptView, Limits, NodeContext as Context,
+    NodeError, NodeReturn, OutputSink, RunOptions, RunnableGraph, StateView, TaskInfo, TaskView,
+    WorkerSettings,
+};
+pub use thread::Thread;
