@@ -32,6 +32,20 @@ pub enum Error {
     /// The queue failed.
     #[error("the queue failed")]
     Queue(#[from] superstep_queue::Error),
+    /// A message from the workers cannot be read.
+    #[error("a message from the workers cannot be read")]
+    Reply(#[source] superstep_wire::decode::Error),
+    /// A worker of another version answered with a word that this one does not know.
+    #[error(
+        "the outcome `{outcome}` of a command for thread `{thread}` is not known to this version; \
+         update it"
+    )]
+    UnknownOutcome {
+        /// The thread.
+        thread: ThreadId,
+        /// The word.
+        outcome: String,
+    },
     /// A record cannot be read.
     #[error("record {version} of thread `{thread}` cannot be read")]
     Record {
@@ -97,7 +111,11 @@ impl Error {
                 | superstep_queue::ErrorKind::Incompatible
                 | superstep_queue::ErrorKind::Invalid => ErrorKind::Invalid,
             },
-            Self::Record { .. } | Self::Fold(_) | Self::NoSnapshot { .. } => ErrorKind::Corrupt,
+            Self::Record { .. }
+            | Self::Fold(_)
+            | Self::NoSnapshot { .. }
+            | Self::Reply(_)
+            | Self::UnknownOutcome { .. } => ErrorKind::Corrupt,
             Self::Contended { .. } => ErrorKind::Retry,
             Self::Refused(_) | Self::NoSuchGraph { .. } => ErrorKind::Invalid,
         }

@@ -3,19 +3,29 @@
 //! It awaits, calls the pure crates, performs what they say and reports back. It names no
 //! vendor: the log, the queue and the world come in as components.
 
+mod client;
 mod clock;
+mod commands;
 mod compute;
+mod effects;
 mod engine;
 mod error;
 mod graphs;
 mod index;
 mod local;
 mod node;
+mod registry;
 mod run_task;
 mod settings;
 mod threads;
 mod view;
+mod work;
+mod worker;
 
+pub use client::{
+    Client, Ended, EventFeed, OpenInterrupt, RegisteredGraph, RunDetail, RunEnd, Sending, Sent,
+    ThreadDetail, Watching,
+};
 pub use clock::{SharedWorld, SystemWorld, World};
 pub use error::{Error, ErrorKind, chain};
 pub use graphs::{Graphs, MissingNode, RunnableGraph};
@@ -26,3 +36,4 @@ pub use node::{
 pub use settings::{Limits, WorkerSettings};
 pub use threads::{Thread, Threads};
 pub use view::{CheckpointView, InterruptView, StateView, TaskView};
+pub use worker::{Drained, Worker};

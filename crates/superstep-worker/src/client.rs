@@ -1,0 +1,462 @@
+//! The client of a cluster, or of an embedded store that a worker works on.
+//!
+//! It sends commands and tells what became of them, waits for runs, and reads threads. It
+//! holds no graph and runs no node. Commands go through the queue like anyone's, so a worker
+//! decides them; only a delete is appended from here, as no message of the contract asks for
+//! it. Reading is in `read`, waiting in `wait`.
+//!
+//! The rule it keeps: an answer is sent with the id of its question, never as a plain value
+//! that could meet another question than the one that was seen.
+
+mod read;
+mod wait;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use serde_json::Value;
+use superstep_checkpoint::ThreadLog;
+use superstep_protocol::{
+    Answers, CommandId, CommandRef, Event, GraphName, Refusal, RunId, ThreadId, Verdict, decide,
+};
+use superstep_queue::{CommandKind, CommandMessage, Headers, Queue, header, subject::Subjects};
+use superstep_wire::{
+    CancelCommand, Outcome, Reply, ResumeCommand, RetryCommand, StartCommand, UpdateCommand,
+    decode, encode, outward,
+};
+
+use crate::{
+    clock::{SharedWorld, SystemWorld},
+    commands::{made_run, made_thread},
+    effects::Effects,
+    engine::{Accepted as Appended, Engine},
+    error::Error,
+    graphs::Graphs,
+    local::uuid_v7,
+    settings::Limits,
+    threads::Threads,
+};
+
+pub use read::{EventFeed, OpenInterrupt, RegisteredGraph, RunDetail, ThreadDetail};
+pub use wait::{Ended, RunEnd, Watching};
+
+/// For how long a read of the store is tried again.
+const STORE_RETRY: Duration = Duration::from_secs(5);
+
+/// Sends commands to the workers of a store and queue, and reads the store.
+#[derive(Clone)]
+pub struct Client {
+    threads: Threads,
+    queue: Arc<dyn Queue>,
+    subjects: Subjects,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").finish_non_exhaustive()
+    }
+}
+
+/// How a command is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sending {
+    /// The command's id, its idempotency key: the same one again gets the same outcome. A new
+    /// one otherwise.
+    pub command_id: Option<CommandId>,
+    /// Who sends it, in one's own words; kept with the answer.
+    pub sender: Option<String>,
+    /// The W3C trace context that the run belongs to.
+    pub traceparent: Option<String>,
+    /// How long to wait for the outcome. Default 10 s: twice as long as workers hold back a
+    /// command whose thread may still be on its way.
+    pub wait: Duration,
+}
+
+impl Default for Sending {
+    fn default() -> Self {
+        Self {
+            command_id: None,
+            sender: None,
+            traceparent: None,
+            wait: Duration::from_secs(10),
+        }
+    }
+}
+
+/// What became of a command.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Sent {
+    /// It is in the thread's log.
+    Accepted {
+        /// The command.
+        command_id: CommandId,
+        /// The thread.
+        thread_id: ThreadId,
+        /// The run that it began.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        run_id: Option<RunId>,
+        /// The record that it became.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        record: Option<String>,
+    },
+    /// It changed nothing.
+    Refused {
+        /// The command.
+        command_id: CommandId,
+        /// The thread that it concerns.
+        thread_id: ThreadId,
+        /// Why.
+        refusal: superstep_wire::Refusal,
+    },
+    /// It is stored, but nobody said in time what became of it. It will be decided when a
+    /// worker runs; sent again with the same id it is not done twice.
+    Stored {
+        /// The command.
+        command_id: CommandId,
+        /// The thread.
+        thread_id: ThreadId,
+        /// The run that it will begin.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        run_id: Option<RunId>,
+        /// How long its outcome was waited for.
+        waited_ms: u64,
+    },
+}
+
+impl Sent {
+    /// The thread.
+    pub fn thread_id(&self) -> &ThreadId {
+        match self {
+            Self::Accepted { thread_id, .. }
+            | Self::Refused { thread_id, .. }
+            | Self::Stored { thread_id, .. } => thread_id,
+        }
+    }
+
+    /// The run that it began, or will begin.
+    pub fn run_id(&self) -> Option<&RunId> {
+        match self {
+            Self::Accepted { run_id, .. } | Self::Stored { run_id, .. } => run_id.as_ref(),
+            Self::Refused { .. } => None,
+        }
+    }
+}
+
+impl Client {
+    /// A client over `log` and `queue`; `subjects` are those of the queue.
+    pub fn new(log: Arc<dyn ThreadLog>, queue: Arc<dyn Queue>, subjects: Subjects) -> Self {
+        Self::with_world(log, queue, subjects, Arc::new(SystemWorld))
+    }
+
+    /// As [`new`](Self::new), with a clock and random numbers of the caller's.
+    pub fn with_world(
+        log: Arc<dyn ThreadLog>,
+        queue: Arc<dyn Queue>,
+        subjects: Subjects,
+        world: SharedWorld,
+    ) -> Self {
+        Self {
+            threads: Threads::new(log, world, Limits::default(), STORE_RETRY),
+            queue,
+            subjects,
+        }
+    }
+
+    /// The queue.
+    pub fn queue(&self) -> &Arc<dyn Queue> {
+        &self.queue
+    }
+
+    /// The store.
+    pub fn log(&self) -> &Arc<dyn ThreadLog> {
+        self.threads.log()
+    }
+
+    /// An id for a command, so that what the command begins is known before it is sent.
+    pub fn new_command_id(&self) -> CommandId {
+        let world = self.threads.world();
+        CommandId::new(uuid_v7(world.now().0, world.nonce().0, world.nonce().0))
+    }
+
+    /// The thread that a start without `thread_id` makes.
+    pub fn thread_of(&self, command: &CommandId) -> ThreadId {
+        made_thread(command)
+    }
+
+    /// Starts a run of `graph`. What the command leaves out (thread, run) is named after the
+    /// command's id, as a worker would.
+    ///
+    /// # Errors
+    /// If the command cannot be stored, or the answer cannot be read.
+    pub async fn start(
+        &self,
+        graph: &GraphName,
+        mut start: StartCommand,
+        how: &Sending,
+    ) -> Result<Sent, Error> {
+        let id = self.id_of(how);
+        let thread = start
+            .thread_id
+            .clone()
+            .map_or_else(|| made_thread(&id), ThreadId::from);
+        let run = start
+            .run_id
+            .clone()
+            .map_or_else(|| made_run(&id), RunId::from);
+        start.thread_id = Some(thread.to_string());
+        start.run_id = Some(run.to_string());
+        let body = encode::body(&start);
+        let asked = Asked {
+            kind: CommandKind::Start,
+            target: graph.to_string(),
+            id,
+            thread,
+            run: Some(run),
+        };
+        self.send(asked, body, how).await
+    }
+
+    /// Answers open questions of `thread`. A value that names no question is sent for the one
+    /// that is open now; with none or several open it is refused here, and nothing is sent.
+    ///
+    /// # Errors
+    /// If the thread cannot be read or the command cannot be stored.
+    pub async fn resume(
+        &self,
+        thread: &ThreadId,
+        mut resume: ResumeCommand,
+        how: &Sending,
+    ) -> Result<Sent, Error> {
+        let id = self.id_of(how);
+        let names_none = resume.interrupt_id.is_none() && resume.key.is_none();
+        let plain = matches!(Answers::of(resume.resume.clone(), None), Answers::Plain(_));
+        if names_none && plain {
+            match self.the_one_open(thread, &id, &resume.resume).await? {
+                Ok(open) => resume.interrupt_id = Some(open),
+                // A command that was sent before keeps its outcome, whatever is open now.
+                Err(_) if how.command_id.is_some() => {}
+                Err(refusal) => {
+                    return Ok(Sent::Refused {
+                        command_id: id,
+                        thread_id: thread.clone(),
+                        refusal: outward::refusal(&refusal),
+                    });
+                }
+            }
+        }
+        let run = resume
+            .run_id
+            .clone()
+            .map_or_else(|| made_run(&id), RunId::from);
+        resume.run_id = Some(run.to_string());
+        let body = encode::body(&resume);
+        self.send(
+            Asked::of(CommandKind::Resume, thread, id, Some(run)),
+            body,
+            how,
+        )
+        .await
+    }
+
+    /// Gives up what runs or waits on `thread`.
+    ///
+    /// # Errors
+    /// If the command cannot be stored.
+    pub async fn cancel(
+        &self,
+        thread: &ThreadId,
+        cancel: &CancelCommand,
+        how: &Sending,
+    ) -> Result<Sent, Error> {
+        let asked = Asked::of(CommandKind::Cancel, thread, self.id_of(how), None);
+        self.send(asked, encode::body(cancel), how).await
+    }
+
+    /// Changes the state of `thread` from outside.
+    ///
+    /// # Errors
+    /// If the command cannot be stored.
+    pub async fn update(
+        &self,
+        thread: &ThreadId,
+        update: &UpdateCommand,
+        how: &Sending,
+    ) -> Result<Sent, Error> {
+        let asked = Asked::of(CommandKind::Update, thread, self.id_of(how), None);
+        self.send(asked, encode::body(update), how).await
+    }
+
+    /// Tries again what failed or was cancelled on `thread`.
+    ///
+    /// # Errors
+    /// If the command cannot be stored.
+    pub async fn retry(
+        &self,
+        thread: &ThreadId,
+        mut retry: RetryCommand,
+        how: &Sending,
+    ) -> Result<Sent, Error> {
+        let id = self.id_of(how);
+        let run = retry
+            .run_id
+            .clone()
+            .map_or_else(|| made_run(&id), RunId::from);
+        retry.run_id = Some(run.to_string());
+        let body = encode::body(&retry);
+        self.send(
+            Asked::of(CommandKind::Retry, thread, id, Some(run)),
+            body,
+            how,
+        )
+        .await
+    }
+
+    /// Deletes `thread` and all it holds, and tells the events stream.
+    ///
+    /// # Errors
+    /// If the store or the queue fails.
+    pub async fn delete(&self, thread: &ThreadId, how: &Sending) -> Result<Sent, Error> {
+        let command_id = self.id_of(how);
+        let engine = Engine {
+            threads: self.threads.clone(),
+            graphs: Arc::new(Graphs::new()),
+        };
+        let event = Event::Delete {
+            command: self.command(&command_id, how),
+        };
+        let thread_id = thread.clone();
+        let appended = Box::pin(engine.accept(thread, &event, None, || None)).await?;
+        Ok(match appended {
+            Appended::Appended(done) => {
+                let (mut deleted, record) = *done;
+                let queue = Arc::clone(&self.queue);
+                let effects = Effects::new(self.threads.clone(), queue, self.subjects.clone());
+                effects.perform(&mut deleted, Some(&record), None).await?;
+                Sent::Accepted {
+                    command_id,
+                    thread_id,
+                    run_id: None,
+                    record: Some(record.head.to_string()),
+                }
+            }
+            Appended::Refused(refusal) => Sent::Refused {
+                command_id,
+                thread_id,
+                refusal: outward::refusal(&refusal),
+            },
+            Appended::Wait | Appended::Nothing | Appended::Decided(_) => {
+                return Err(Error::Contended { thread: thread_id });
+            }
+        })
+    }
+
+    /// The id of the one open question of `thread`, or why there is no telling which is meant.
+    async fn the_one_open(
+        &self,
+        thread: &ThreadId,
+        id: &CommandId,
+        value: &Value,
+    ) -> Result<Result<String, Refusal>, Error> {
+        let found = self.threads.load(thread).await?;
+        let state = found.as_ref().map(|found| &found.state);
+        let mut open = state.into_iter().flat_map(|state| state.open_questions());
+        if let (Some((_, question)), None) = (open.next(), open.next()) {
+            return Ok(Ok(question.id.to_string()));
+        }
+        let event = Event::Resume {
+            command: self.command(id, &Sending::default()),
+            run: made_run(id),
+            answers: Answers::Plain(value.clone()),
+        };
+        let now = self.threads.world().now();
+        Ok(Err(match decide(thread, state, &event, now) {
+            Verdict::Refuse(refusal) => refusal,
+            Verdict::Append(_) | Verdict::Nothing(_) | Verdict::Wait => Refusal::NotWaiting {
+                thread: thread.clone(),
+                status: state.map_or(superstep_protocol::ThreadStatus::Busy, |state| {
+                    state.status()
+                }),
+            },
+        }))
+    }
+
+    async fn send(&self, asked: Asked, body: Vec<u8>, how: &Sending) -> Result<Sent, Error> {
+        let mut headers = Headers::from([(header::MSG_ID.to_owned(), asked.id.to_string())]);
+        let sender = how.sender.clone().map(|s| (header::SENDER.to_owned(), s));
+        let trace = how.traceparent.clone();
+        headers.extend(sender);
+        headers.extend(trace.map(|trace| (header::TRACEPARENT.to_owned(), trace)));
+        let message = CommandMessage {
+            kind: asked.kind,
+            target: asked.target,
+            headers,
+            body: Bytes::from(body),
+        };
+        let (_, reply) = self.queue.request(message, how.wait).await?;
+        let (command_id, thread_id) = (asked.id, asked.thread);
+        let Some(reply) = reply else {
+            return Ok(Sent::Stored {
+                command_id,
+                thread_id,
+                run_id: asked.run,
+                waited_ms: u64::try_from(how.wait.as_millis()).unwrap_or(u64::MAX),
+            });
+        };
+        let reply: Reply = decode::reply(&reply).map_err(Error::Reply)?;
+        let thread_id = reply.thread_id.map_or(thread_id, ThreadId::from);
+        match (reply.outcome, reply.refusal) {
+            (Outcome::Accepted, _) => Ok(Sent::Accepted {
+                command_id,
+                thread_id,
+                run_id: reply.run_id.map(RunId::from),
+                record: reply.record,
+            }),
+            (Outcome::Refused, Some(refusal)) => Ok(Sent::Refused {
+                command_id,
+                thread_id,
+                refusal,
+            }),
+            (outcome, _) => Err(Error::UnknownOutcome {
+                thread: thread_id,
+                outcome: outcome.to_string(),
+            }),
+        }
+    }
+
+    fn id_of(&self, how: &Sending) -> CommandId {
+        how.command_id
+            .clone()
+            .unwrap_or_else(|| self.new_command_id())
+    }
+
+    fn command(&self, id: &CommandId, how: &Sending) -> CommandRef {
+        CommandRef {
+            id: id.clone(),
+            sent_at: self.threads.world().now(),
+            sender: how.sender.clone(),
+            trace: how.traceparent.clone(),
+        }
+    }
+}
+
+/// A command with the ids that it has before it is sent.
+struct Asked {
+    kind: CommandKind,
+    target: String,
+    id: CommandId,
+    thread: ThreadId,
+    run: Option<RunId>,
+}
+
+impl Asked {
+    fn of(kind: CommandKind, thread: &ThreadId, id: CommandId, run: Option<RunId>) -> Self {
+        Self {
+            kind,
+            target: thread.to_string(),
+            id,
+            thread: thread.clone(),
+            run,
+        }
+    }
+}

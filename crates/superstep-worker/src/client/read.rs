@@ -1,0 +1,293 @@
+//! Reading: threads, their history, open questions, registered graphs, events.
+//!
+//! Views for people and programs outside, with times as text. The store is the truth: a row of
+//! a list whose thread has moved on meanwhile is left out.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+use superstep_checkpoint::{InterruptQuery, Page, REGISTRATION_TTL, ThreadQuery, ThreadRow};
+use superstep_graph::{InterruptId, NodeName, TaskId};
+use superstep_protocol::{
+    GraphName, GraphVersion, RunError, RunId, RunStatus, ThreadId, ThreadState, ThreadStatus,
+};
+use superstep_queue::{EventFilter, Subscription};
+use superstep_wire::{Event, decode, time::to_rfc3339};
+
+use super::Client;
+use crate::{
+    error::Error,
+    view::{CheckpointView, StateView},
+};
+
+/// How many event ids a feed remembers to drop repeats.
+const SEEN_MAX: usize = 4_096;
+
+/// A thread as it is now, with what identifies it.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct ThreadDetail {
+    /// Its id.
+    pub thread_id: ThreadId,
+    /// How it stands.
+    pub status: ThreadStatus,
+    /// Its graph.
+    pub graph: GraphName,
+    /// The graph's version.
+    pub graph_version: GraphVersion,
+    /// When it was created.
+    pub created_at: String,
+    /// When it last changed.
+    pub updated_at: String,
+    /// What its starts said of it.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    pub metadata: Map<String, Value>,
+    /// The last run.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunDetail>,
+    /// Its values, tasks and open questions.
+    #[serde(flatten)]
+    pub state: StateView,
+}
+
+/// The last run of a thread.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct RunDetail {
+    /// Its id.
+    pub run_id: RunId,
+    /// How it stands.
+    pub status: RunStatus,
+    /// Why it failed, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<RunError>,
+}
+
+impl ThreadDetail {
+    pub(super) fn of(state: &ThreadState) -> Self {
+        Self {
+            thread_id: state.thread.clone(),
+            status: state.status(),
+            graph: state.graph.name.clone(),
+            graph_version: state.graph.version.clone(),
+            created_at: to_rfc3339(state.created_at),
+            updated_at: to_rfc3339(state.time),
+            metadata: state.metadata.clone(),
+            run: state.run.as_ref().map(|run| RunDetail {
+                run_id: run.id.clone(),
+                status: run.status,
+                error: run.error.clone(),
+            }),
+            state: StateView::of(state, None),
+        }
+    }
+}
+
+/// A question that waits for an answer.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct OpenInterrupt {
+    /// Its id: what an answer names.
+    pub interrupt_id: InterruptId,
+    /// The thread that waits.
+    pub thread_id: ThreadId,
+    /// The thread's graph.
+    pub graph: GraphName,
+    /// The node that asks.
+    pub node: NodeName,
+    /// The task that asks.
+    pub task_id: TaskId,
+    /// What it asks.
+    pub value: Value,
+    /// When it opened.
+    pub opened_at: String,
+    /// Until when it can be answered.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<String>,
+}
+
+impl OpenInterrupt {
+    pub(super) fn all_of(state: &ThreadState) -> Vec<Self> {
+        state
+            .open_questions()
+            .map(|(task, question)| Self {
+                interrupt_id: question.id.clone(),
+                thread_id: state.thread.clone(),
+                graph: state.graph.name.clone(),
+                node: task.task.node.clone(),
+                task_id: task.task.id.clone(),
+                value: question.payload.clone(),
+                opened_at: to_rfc3339(question.opened_at),
+                expires_at: question.expires_at.map(to_rfc3339),
+            })
+            .collect()
+    }
+}
+
+/// A graph that workers registered.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct RegisteredGraph {
+    /// Its name.
+    pub graph: GraphName,
+    /// Its version.
+    pub version: GraphVersion,
+    /// Whether a worker renewed it lately.
+    pub live: bool,
+    /// When a worker last did.
+    pub renewed_at: String,
+    /// What workers say of it: description, topology, Mermaid text, input schema.
+    pub about: Value,
+}
+
+impl Client {
+    /// The thread as it is now; `None` if there is none.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn thread(&self, thread: &ThreadId) -> Result<Option<ThreadDetail>, Error> {
+        let state = self.state_of(thread).await?;
+        Ok(state.as_ref().map(ThreadDetail::of))
+    }
+
+    /// The open questions of one thread; empty if there is none.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn interrupts_of(&self, thread: &ThreadId) -> Result<Vec<OpenInterrupt>, Error> {
+        let state = self.state_of(thread).await?;
+        Ok(state
+            .as_ref()
+            .map(OpenInterrupt::all_of)
+            .unwrap_or_default())
+    }
+
+    pub(super) async fn state_of(&self, thread: &ThreadId) -> Result<Option<ThreadState>, Error> {
+        let found = self.threads.load(thread).await?;
+        Ok(found
+            .map(|found| found.state)
+            .filter(|state| !state.deleted))
+    }
+
+    /// The thread's checkpoints, newest first, at most `limit`, older than record `before`.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn history(
+        &self,
+        thread: &ThreadId,
+        before: Option<u64>,
+        limit: usize,
+    ) -> Result<Vec<CheckpointView>, Error> {
+        self.threads.history(thread, before, limit).await
+    }
+
+    /// A page of the thread list.
+    ///
+    /// # Errors
+    /// If the store fails, or the cursor is none.
+    pub async fn threads(&self, query: &ThreadQuery) -> Result<Page<(ThreadId, ThreadRow)>, Error> {
+        self.log().threads(query).await.map_err(Error::Store)
+    }
+
+    /// A page of the open questions, oldest first, with what they ask.
+    ///
+    /// # Errors
+    /// If the store fails, or the cursor is none.
+    pub async fn interrupts(&self, query: &InterruptQuery) -> Result<Page<OpenInterrupt>, Error> {
+        let page = self.log().interrupts(query).await.map_err(Error::Store)?;
+        let mut open: HashMap<ThreadId, Vec<OpenInterrupt>> = HashMap::new();
+        let mut rows = Vec::with_capacity(page.rows.len());
+        for (thread, row) in page.rows {
+            if !open.contains_key(&thread) {
+                open.insert(thread.clone(), self.interrupts_of(&thread).await?);
+            }
+            let found = open[&thread]
+                .iter()
+                .find(|open| open.interrupt_id == row.id);
+            rows.extend(found.cloned());
+        }
+        Ok(Page {
+            rows,
+            next: page.next,
+        })
+    }
+
+    /// Every graph that workers registered, by name and version.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn graphs(&self) -> Result<Vec<RegisteredGraph>, Error> {
+        let now = self.log().now().await.map_err(Error::Store)?;
+        let ttl_ms = u64::try_from(REGISTRATION_TTL.as_millis()).unwrap_or(u64::MAX);
+        let registered = self.log().registrations().await.map_err(Error::Store)?;
+        let mut graphs: Vec<RegisteredGraph> = registered
+            .into_iter()
+            .map(|registration| RegisteredGraph {
+                live: registration.renewed_at.plus_ms(ttl_ms) >= now,
+                renewed_at: to_rfc3339(registration.renewed_at),
+                // A description that cannot be read is none; the name still is one.
+                about: serde_json::from_slice(&registration.about).unwrap_or_default(),
+                graph: registration.graph.name,
+                version: registration.graph.version,
+            })
+            .collect();
+        graphs.sort_by(|a, b| (&a.graph, &a.version).cmp(&(&b.graph, &b.version)));
+        Ok(graphs)
+    }
+
+    /// Follows stored events; active when this returns.
+    ///
+    /// # Errors
+    /// If the queue fails.
+    pub async fn events(&self, filter: &EventFilter) -> Result<EventFeed, Error> {
+        Ok(EventFeed {
+            subscription: self.queue.events(filter).await?,
+            seen: HashSet::new(),
+            order: VecDeque::new(),
+        })
+    }
+}
+
+/// Stored events as they come, each once.
+pub struct EventFeed {
+    subscription: Box<dyn Subscription>,
+    seen: HashSet<String>,
+    order: VecDeque<String>,
+}
+
+impl std::fmt::Debug for EventFeed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventFeed").finish_non_exhaustive()
+    }
+}
+
+impl EventFeed {
+    /// Waits for the next event; with it its body, which may say more than this version knows.
+    /// `None` if the subscription ended.
+    ///
+    /// # Errors
+    /// If the queue fails, or a message is no event.
+    ///
+    /// # Cancel safety
+    /// No event is lost by dropping the future.
+    pub async fn next(&mut self) -> Result<Option<(Event, Bytes)>, Error> {
+        while let Some(received) = self.subscription.next().await? {
+            let event = decode::event(&received.body).map_err(Error::Reply)?;
+            if self.is_new(&event.event_id) {
+                return Ok(Some((event, received.body)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_new(&mut self, id: &str) -> bool {
+        if !self.seen.insert(id.to_owned()) {
+            return false;
+        }
+        self.order.push_back(id.to_owned());
+        if self.order.len() > SEEN_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.seen.remove(&oldest);
+        }
+        true
+    }
+}

@@ -1,0 +1,176 @@
+//! Waiting for a run to end or to stop at a question.
+//!
+//! Events say when to look, the thread's state says what is so: a lost event costs a second,
+//! never an answer. Whoever waits subscribes before the command is sent. Only if the thread has
+//! moved on to another run is an event taken for the truth, as nothing else remembers.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+use superstep_protocol::{RunError, RunId, RunStatus, ThreadId, ThreadState};
+use superstep_queue::EventFilter;
+use superstep_wire::{Event, EventKind};
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    Client,
+    read::{EventFeed, OpenInterrupt},
+};
+use crate::error::Error;
+
+/// How often the state is looked at without an event.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+pub enum Ended {
+    /// It reached the graph's end.
+    Completed {
+        /// The thread's values; absent if the thread went on and they were too large for an
+        /// event.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        values: Option<Map<String, Value>>,
+    },
+    /// It stopped at questions.
+    Interrupted {
+        /// Those that are open.
+        interrupts: Vec<OpenInterrupt>,
+        /// The thread's values.
+        values: Map<String, Value>,
+    },
+    /// It failed and can be retried.
+    Failed {
+        /// Why.
+        error: RunError,
+    },
+    /// It was cancelled or displaced.
+    Cancelled,
+}
+
+/// The end of a run.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct RunEnd {
+    /// The thread.
+    pub thread_id: ThreadId,
+    /// The run.
+    pub run_id: RunId,
+    /// How it ended.
+    #[serde(flatten)]
+    pub ended: Ended,
+}
+
+/// A subscription to the events of one thread, made before its run is asked for.
+#[derive(Debug)]
+pub struct Watching {
+    client: Client,
+    thread: ThreadId,
+    feed: EventFeed,
+}
+
+impl Client {
+    /// Begins to watch `thread`; active when this returns.
+    ///
+    /// # Errors
+    /// If the queue fails.
+    pub async fn watch(&self, thread: &ThreadId) -> Result<Watching, Error> {
+        let filter = EventFilter {
+            thread: Some(thread.clone()),
+            ..EventFilter::default()
+        };
+        Ok(Watching {
+            client: self.clone(),
+            thread: thread.clone(),
+            feed: self.events(&filter).await?,
+        })
+    }
+}
+
+impl Watching {
+    /// Waits until `run` has ended or stopped at a question; `None` if it has not `within`
+    /// that time.
+    ///
+    /// # Errors
+    /// If the store or the queue fails.
+    pub async fn run_end(mut self, run: &RunId, within: Duration) -> Result<Option<RunEnd>, Error> {
+        let deadline = Instant::now() + within;
+        let mut told: Option<Ended> = None;
+        loop {
+            let state = self.client.state_of(&self.thread).await?;
+            let found = match &state {
+                Some(state) if is_last(state, run) => ended(state),
+                _ => told.take(),
+            };
+            if let Some(ended) = found {
+                return Ok(Some(RunEnd {
+                    thread_id: self.thread,
+                    run_id: run.clone(),
+                    ended,
+                }));
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            let look_again = deadline.min(Instant::now() + LOOK_EVERY);
+            match timeout_at(look_again, self.feed.next()).await {
+                Err(_) | Ok(Ok(None)) => tokio::time::sleep_until(look_again).await,
+                Ok(Ok(Some((event, _)))) => {
+                    if event.run_id.as_deref() == Some(run.as_str()) {
+                        told = said_by(event).or(told);
+                    }
+                }
+                Ok(Err(error)) => return Err(error),
+            }
+        }
+    }
+}
+
+fn is_last(state: &ThreadState, run: &RunId) -> bool {
+    state.run.as_ref().is_some_and(|last| last.id == *run)
+}
+
+/// How the last run of a thread ended; `None` while it goes on.
+fn ended(state: &ThreadState) -> Option<Ended> {
+    let run = state.run.as_ref().filter(|_| !state.is_busy())?;
+    match run.status {
+        RunStatus::Pending | RunStatus::Running => None,
+        RunStatus::Error | RunStatus::Timeout => Some(Ended::Failed {
+            error: run.error.clone().unwrap_or_else(|| RunError {
+                kind: run.status.to_string(),
+                message: "the run ended without a reason".to_owned(),
+                node: None,
+                task: None,
+            }),
+        }),
+        RunStatus::Interrupted => Some(Ended::Cancelled),
+        RunStatus::Success if state.open_questions().next().is_some() => Some(Ended::Interrupted {
+            interrupts: OpenInterrupt::all_of(state),
+            values: state.visible_values(),
+        }),
+        RunStatus::Success => Some(Ended::Completed {
+            values: Some(state.visible_values()),
+        }),
+    }
+}
+
+/// The end that an event tells, if it is one.
+fn said_by(event: Event) -> Option<Ended> {
+    match event.kind {
+        EventKind::RunCompleted => Some(Ended::Completed {
+            values: match event.values {
+                Some(Value::Object(values)) => Some(values),
+                _ => None,
+            },
+        }),
+        EventKind::RunFailed => event.error.map(|error| Ended::Failed {
+            error: RunError {
+                kind: error.kind,
+                message: error.message,
+                node: error.node.map(Into::into),
+                task: error.task_id.map(Into::into),
+            },
+        }),
+        EventKind::RunCancelled => Some(Ended::Cancelled),
+        _ => None,
+    }
+}

@@ -1,0 +1,405 @@
+//! Commands: one delivery from its bytes to its outcome.
+//!
+//! Every command has an id before it is decided, and its outcome is remembered under that id
+//! before anyone is told, refusals too: the same command again gets the same outcome. Commands
+//! are acked late, when the record that they became is durable and still in the log; otherwise
+//! they are decided again.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use serde_json::{Map, Value};
+use superstep_protocol::{
+    Answers, CommandId, CommandRef, Event, Head, RECURSION_LIMIT, Refusal, RunId, Start, ThreadId,
+    ThreadState, UnixMillis,
+};
+use superstep_queue::{CommandKind, Delivery, header};
+use superstep_wire::{Outcome, Reply, RunConfig, decode, encode, outward};
+use tracing::{debug, info};
+
+use crate::{
+    effects::Effects,
+    engine::{Accepted, Engine},
+    error::Error,
+    registry::Registry,
+    settings::WorkerSettings,
+    threads::OutcomeBytes,
+};
+
+/// How a delivery of a command is to be answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Handled {
+    /// Decided, and nothing more can be lost.
+    Ack,
+    /// Accepted by this record: to be acked once it is durable and still there.
+    AckOnceDurable { thread: ThreadId, record: Head },
+    /// To be handed over again after a pause.
+    Again(Duration),
+}
+
+#[derive(Clone)]
+pub(crate) struct Commands {
+    pub(crate) engine: Engine,
+    pub(crate) effects: Effects,
+    pub(crate) registry: Registry,
+    pub(crate) settings: WorkerSettings,
+}
+
+/// A command as it was read: what it is about, and what it asks.
+struct Asked {
+    thread: ThreadId,
+    graph: Option<String>,
+    event: Result<Event, superstep_wire::Refusal>,
+    run: Option<RunId>,
+}
+
+impl Commands {
+    /// Decides one command.
+    pub(crate) async fn handle(
+        &self,
+        kind: CommandKind,
+        target: &str,
+        delivery: &Delivery,
+    ) -> Result<Handled, Error> {
+        let id = delivery
+            .headers
+            .get(header::MSG_ID)
+            .map_or(delivery.id.as_str(), String::as_str);
+        let command = CommandRef {
+            id: CommandId::new(id),
+            sent_at: delivery.published_at,
+            sender: delivery.headers.get(header::SENDER).cloned(),
+            trace: delivery.headers.get(header::TRACEPARENT).cloned(),
+        };
+        let asked = self.read(kind, target, &delivery.body, &command).await?;
+        let refusal = match &asked.event {
+            Ok(event) => {
+                let thread = &asked.thread;
+                let outcome = || Some(accepted(&command, asked.run.clone()));
+                let accepted =
+                    Box::pin(
+                        self.engine
+                            .accept(thread, event, Some(&command.id), outcome),
+                    )
+                    .await?;
+                match accepted {
+                    Accepted::Appended(done) => {
+                        let (mut state, record) = *done;
+                        info!(
+                            thread_id = %asked.thread, command_id = %command.id,
+                            record = %record.head, kind = kind.as_str(), "accepted"
+                        );
+                        self.effects
+                            .perform(&mut state, Some(&record), None)
+                            .await?;
+                        let reply =
+                            reply_of(&command, asked.run.as_ref(), record.head, &state.state);
+                        self.answer(delivery, reply).await;
+                        return Ok(Handled::AckOnceDurable {
+                            thread: asked.thread,
+                            record: record.head,
+                        });
+                    }
+                    Accepted::Decided(outcome) => {
+                        return self.again(&asked, delivery, outcome).await;
+                    }
+                    Accepted::Refused(refusal)
+                        if refusal.may_be_early() && self.is_early(delivery) =>
+                    {
+                        return Ok(Handled::Again(Duration::from_millis(100)));
+                    }
+                    Accepted::Refused(refusal) => outward::refusal(&refusal),
+                    Accepted::Wait | Accepted::Nothing if self.is_early(delivery) => {
+                        return Ok(Handled::Again(Duration::from_millis(50)));
+                    }
+                    Accepted::Wait | Accepted::Nothing => outward::refusal(&Refusal::Unsupported {
+                        what: "a command while another one is being decided".to_owned(),
+                        instead: "check that a worker of the thread's graph runs, then send it \
+                                  again"
+                            .to_owned(),
+                    }),
+                }
+            }
+            Err(refusal) => {
+                let early = matches!(refusal.kind, superstep_wire::RefusalKind::UnknownGraph);
+                if early && self.is_early(delivery) {
+                    return Ok(Handled::Again(Duration::from_millis(100)));
+                }
+                refusal.clone()
+            }
+        };
+        self.refuse(kind, &asked, &command, delivery, refusal).await
+    }
+
+    /// Whether what a command names may still be on its way.
+    fn is_early(&self, delivery: &Delivery) -> bool {
+        let hold = u64::try_from(self.settings.hold_back.as_millis()).unwrap_or(u64::MAX);
+        let now: UnixMillis = self.engine.threads.world().now();
+        now < delivery.published_at.plus_ms(hold)
+    }
+
+    async fn refuse(
+        &self,
+        kind: CommandKind,
+        asked: &Asked,
+        command: &CommandRef,
+        delivery: &Delivery,
+        refusal: superstep_wire::Refusal,
+    ) -> Result<Handled, Error> {
+        let mut reply = Reply::new(Outcome::Refused, command.id.as_str());
+        reply.thread_id = Some(asked.thread.to_string());
+        reply.refusal = Some(refusal.clone());
+        let bytes = Bytes::from(encode::body(&reply));
+        let (thread, log) = (&asked.thread, self.engine.threads.log());
+        let kept = self
+            .engine
+            .threads
+            .retrying(thread, || {
+                log.put_outcome(thread, &command.id, bytes.clone())
+            })
+            .await?;
+        if let Some(outcome) = kept.filter(|outcome| *outcome != bytes) {
+            return self.again(asked, delivery, outcome).await;
+        }
+        info!(
+            thread_id = %thread, command_id = %command.id, kind = kind.as_str(),
+            refusal = %refusal.kind, "refused"
+        );
+        let graph = asked.graph.as_deref();
+        let sender = command.sender.clone();
+        self.effects
+            .tell_refusal(kind, thread, graph, &command.id, sender, &refusal)
+            .await?;
+        self.answer(delivery, bytes).await;
+        Ok(Handled::Ack)
+    }
+
+    /// The command was decided before: the same outcome again, and whatever its record still
+    /// owes, for the worker that decided it may have died right after.
+    async fn again(
+        &self,
+        asked: &Asked,
+        delivery: &Delivery,
+        outcome: Bytes,
+    ) -> Result<Handled, Error> {
+        debug!(thread_id = %asked.thread, "decided before");
+        let mut handled = Handled::Ack;
+        if let Some(mut thread) = self.engine.threads.load(&asked.thread).await? {
+            self.effects.perform(&mut thread, None, None).await?;
+            let reply = decode::reply(&outcome).ok();
+            let record = reply.and_then(|reply| reply.record?.parse::<Head>().ok());
+            if let Some(record) = record {
+                handled = Handled::AckOnceDurable {
+                    thread: asked.thread.clone(),
+                    record,
+                };
+            }
+        }
+        self.answer(delivery, outcome).await;
+        Ok(handled)
+    }
+
+    /// Tells the sender, if it named a subject. It is told at most once and nothing waits for
+    /// it: the events stream has the outcome too.
+    async fn answer(&self, delivery: &Delivery, outcome: Bytes) {
+        if let Some(subject) = delivery.headers.get(header::REPLY)
+            && let Err(error) = self.effects.queue.reply(subject, outcome).await
+        {
+            debug!(%error, "the sender could not be told");
+        }
+    }
+
+    async fn read(
+        &self,
+        kind: CommandKind,
+        target: &str,
+        body: &[u8],
+        command: &CommandRef,
+    ) -> Result<Asked, Error> {
+        let bytes_max = self.settings.limits.command_bytes_max;
+        let thread = ThreadId::new(target);
+        let named = |run: Option<String>| run.map_or_else(|| made_run(&command.id), RunId::from);
+        let plain = |event, run| Asked {
+            thread: thread.clone(),
+            graph: None,
+            event,
+            run,
+        };
+        Ok(match kind {
+            CommandKind::Start => return self.read_start(target, body, command).await,
+            CommandKind::Resume => match decode::resume(body, bytes_max) {
+                Err(error) => plain(Err(error.refusal()), None),
+                Ok(resume) => {
+                    let run = named(resume.run_id);
+                    let asked_for_more = if resume.key.is_some() {
+                        Some(("a resume by key", "name the interrupt by its id"))
+                    } else if resume.update.is_some() || resume.goto.is_some() {
+                        Some((
+                            "a resume with `update` or `goto`",
+                            "send an update of its own",
+                        ))
+                    } else {
+                        None
+                    };
+                    let event = match asked_for_more {
+                        Some((what, instead)) => Err(unsupported(what, instead)),
+                        None => Ok(Event::Resume {
+                            command: command.clone(),
+                            run: run.clone(),
+                            answers: Answers::of(
+                                resume.resume,
+                                resume.interrupt_id.map(Into::into),
+                            ),
+                        }),
+                    };
+                    plain(event, Some(run))
+                }
+            },
+            CommandKind::Cancel => {
+                let event = decode::cancel(body, bytes_max)
+                    .map(|cancel| Event::Cancel {
+                        command: command.clone(),
+                        reason: cancel.reason,
+                    })
+                    .map_err(|error| error.refusal());
+                plain(event, None)
+            }
+            CommandKind::Update => {
+                let event = decode::update(body, bytes_max)
+                    .map(|update| Event::Update {
+                        command: command.clone(),
+                        values: update.values,
+                        as_node: update.as_node.map(Into::into),
+                    })
+                    .map_err(|error| error.refusal());
+                plain(event, None)
+            }
+            CommandKind::Retry => match decode::retry(body, bytes_max) {
+                Err(error) => plain(Err(error.refusal()), None),
+                Ok(retry) => {
+                    let run = named(retry.run_id);
+                    let event = Event::Retry {
+                        command: command.clone(),
+                        run: run.clone(),
+                    };
+                    plain(Ok(event), Some(run))
+                }
+            },
+        })
+    }
+
+    async fn read_start(
+        &self,
+        graph: &str,
+        body: &[u8],
+        command: &CommandRef,
+    ) -> Result<Asked, Error> {
+        let made_thread = || made_thread(&command.id);
+        let limits = &self.settings.limits;
+        let start = match decode::start(body, limits.command_bytes_max) {
+            Ok(start) => start,
+            Err(error) => {
+                return Ok(Asked {
+                    thread: made_thread(),
+                    graph: Some(graph.to_owned()),
+                    event: Err(error.refusal()),
+                    run: None,
+                });
+            }
+        };
+        let thread = start.thread_id.map_or_else(made_thread, ThreadId::from);
+        let run = start
+            .run_id
+            .map_or_else(|| made_run(&command.id), RunId::from);
+        let input = start.input.unwrap_or_default();
+        let config: RunConfig = start.config.unwrap_or_default();
+        let recursion_limit = config.recursion_limit.unwrap_or(RECURSION_LIMIT);
+        let strategy = start.multitask_strategy.as_deref().unwrap_or("reject");
+        let event = if strategy != "reject" {
+            Err(unsupported(
+                &format!("multitask_strategy `{strategy}`"),
+                "use `reject` and start again when the run is over",
+            ))
+        } else if recursion_limit > limits.recursion_limit_max {
+            Err(outward::refusal(&Refusal::InvalidInput {
+                reason: format!(
+                    "config.recursion_limit is {recursion_limit} and may be at most {}",
+                    limits.recursion_limit_max
+                ),
+            }))
+        } else {
+            let version = start.graph_version.as_deref();
+            let chosen = self
+                .registry
+                .choose(&self.engine.threads, graph, version, &input)
+                .await?;
+            chosen
+                .map(|graph| {
+                    Event::Start(Box::new(Start {
+                        command: command.clone(),
+                        run: run.clone(),
+                        graph,
+                        profile: self.settings.profile,
+                        input,
+                        recursion_limit,
+                        config: object(config.configurable),
+                        metadata: object(start.metadata),
+                    }))
+                })
+                .map_err(|refusal| outward::refusal(&refusal))
+        };
+        Ok(Asked {
+            thread,
+            graph: Some(graph.to_owned()),
+            event,
+            run: Some(run),
+        })
+    }
+}
+
+fn accepted(command: &CommandRef, run: Option<RunId>) -> OutcomeBytes {
+    let command = command.clone();
+    Box::new(move |head, state| reply_of(&command, run.as_ref(), head, state))
+}
+
+fn reply_of(command: &CommandRef, run: Option<&RunId>, head: Head, state: &ThreadState) -> Bytes {
+    let mut reply = Reply::new(Outcome::Accepted, command.id.as_str());
+    reply.thread_id = Some(state.thread.to_string());
+    reply.run_id = run.map(ToString::to_string);
+    reply.record = Some(head.to_string());
+    Bytes::from(encode::body(&reply))
+}
+
+fn object(map: BTreeMap<String, Value>) -> Map<String, Value> {
+    map.into_iter().collect()
+}
+
+fn unsupported(what: &str, instead: &str) -> superstep_wire::Refusal {
+    outward::refusal(&Refusal::Unsupported {
+        what: what.to_owned(),
+        instead: instead.to_owned(),
+    })
+}
+
+/// The thread of a start that names none, the same whenever the command is decided.
+pub(crate) fn made_thread(command: &CommandId) -> ThreadId {
+    ThreadId::new(uuid_of(&["thread", command.as_str()]))
+}
+
+/// The run of a command that names none, the same whenever the command is decided.
+pub(crate) fn made_run(command: &CommandId) -> RunId {
+    RunId::new(uuid_of(&["run", command.as_str()]))
+}
+
+/// A UUID of version 8 (made by the application) from a digest.
+fn uuid_of(parts: &[&str]) -> String {
+    let hex = superstep_graph::digest(parts);
+    format!(
+        "{}-{}-8{}-8{}-{}",
+        &hex[..8],
+        &hex[8..12],
+        &hex[13..16],
+        &hex[17..20],
+        &hex[20..]
+    )
+}

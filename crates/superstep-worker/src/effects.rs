@@ -1,0 +1,288 @@
+//! Effects: performs what a thread owes the world, events first, then work.
+//!
+//! Everything here may happen twice and is one effect: events carry their ids, work is a hint.
+//! Nothing is acked before its obligations are performed; the store is the truth if it fails
+//! in between.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use bytes::Bytes;
+use superstep_graph::TaskId;
+use superstep_protocol::{
+    CommandId, Dispatch, Obligation, Record, ThreadId, ThreadState, checkpoint_id, events,
+    obligations,
+};
+use superstep_queue::{
+    CommandKind, ErrorKind, EventMessage, Headers, Queue, WorkMessage, header, subject::Subjects,
+};
+use superstep_wire::{
+    Event, EventKind, Refusal, Work, encode, headers, outward, record::size_hint,
+};
+use tracing::{debug, warn};
+
+use crate::{
+    error::Error,
+    threads::{Thread, Threads},
+};
+
+/// How much work that a full stream refused this process remembers to publish later.
+const OWED_WORK_MAX: usize = 10_000;
+
+#[derive(Clone)]
+pub(crate) struct Effects {
+    pub(crate) threads: Threads,
+    pub(crate) queue: Arc<dyn Queue>,
+    pub(crate) subjects: Subjects,
+    owed: Arc<Mutex<VecDeque<WorkMessage>>>,
+}
+
+impl Effects {
+    pub(crate) fn new(threads: Threads, queue: Arc<dyn Queue>, subjects: Subjects) -> Self {
+        Self {
+            threads,
+            queue,
+            subjects,
+            owed: Arc::default(),
+        }
+    }
+
+    /// Performs what `thread` owes, but for the work of `inline`, which the caller goes on with
+    /// itself. `last` is the record that was just appended, if one was.
+    pub(crate) async fn perform(
+        &self,
+        thread: &mut Thread,
+        last: Option<&Record>,
+        inline: Option<Dispatch>,
+    ) -> Result<(), Error> {
+        self.tell(thread, last).await?;
+        let mut work = Vec::new();
+        for obligation in obligations(&thread.state) {
+            match obligation {
+                Obligation::Work { dispatch, tasks } if Some(dispatch) != inline => {
+                    add_work(&thread.state, dispatch, tasks, &mut work);
+                }
+                Obligation::Work { .. } | Obligation::Events { .. } => {}
+            }
+        }
+        let rests = work.is_empty() && inline.is_none();
+        if !work.is_empty() {
+            match self.queue.publish_work(&work).await {
+                Ok(()) => {}
+                // Holding on to the delivery would keep the stream full for ever: the work is
+                // owed, by this process and by the watch index.
+                Err(error) if error.kind() == ErrorKind::Full => {
+                    warn!(thread_id = %thread.state.thread, %error, "work is owed: the stream is full");
+                    self.owe(work);
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if rests {
+            let (id, head) = (&thread.state.thread, thread.state.head);
+            self.threads
+                .retrying(id, || self.threads.log().unwatch(id, head))
+                .await?;
+        }
+        Ok(())
+    }
+
+    /// Publishes the events that are not known to be in their stream.
+    async fn tell(&self, thread: &mut Thread, last: Option<&Record>) -> Result<(), Error> {
+        let untold: Vec<u64> = thread
+            .state
+            .untold
+            .iter()
+            .copied()
+            .filter(|v| *v > thread.told)
+            .collect();
+        let mut messages = Vec::new();
+        for version in untold {
+            match last.filter(|record| record.head.version == version) {
+                Some(record) if version == thread.state.head.version => {
+                    self.add_events(record, &thread.state, &mut messages)?;
+                }
+                _ => {
+                    let found = self.threads.at(&thread.state.thread, version).await?;
+                    if let Some((record, state)) = found {
+                        self.add_events(&record, &state, &mut messages)?;
+                    } else {
+                        warn!(
+                            thread_id = %thread.state.thread, version,
+                            "events of a trimmed record cannot be told any more"
+                        );
+                    }
+                }
+            }
+        }
+        if !messages.is_empty() {
+            self.queue.publish_events(&messages).await?;
+        }
+        thread.told = thread.state.head.version;
+        Ok(())
+    }
+
+    fn add_events(
+        &self,
+        record: &Record,
+        state: &ThreadState,
+        messages: &mut Vec<EventMessage>,
+    ) -> Result<(), Error> {
+        let resume = self
+            .subjects
+            .command(CommandKind::Resume, state.thread.as_str())?;
+        let values_max = self.threads.limits().event_values_bytes_max;
+        let body_max = self.queue.body_bytes_max();
+        for told in events(record, state) {
+            let mut event = outward::event(&told, &state.thread, &state.graph, &resume);
+            event.checkpoint_id = state.saved.map(|(head, time)| checkpoint_id(head, time));
+            if event
+                .values
+                .as_ref()
+                .is_some_and(|values| size_hint(values) > values_max)
+            {
+                event.values = None;
+                event.values_omitted = true;
+            }
+            let mut body = encode::body(&event);
+            if body.len() > body_max {
+                // A payload near the limit with its envelope may be over it: the reader is told
+                // where to look instead.
+                event.values = None;
+                event.values_omitted = true;
+                if let Some(interrupt) = &mut event.interrupt {
+                    interrupt.value = serde_json::Value::Null;
+                }
+                event.answers.clear();
+                body = encode::body(&event);
+            }
+            let trace = state.run.as_ref().and_then(|run| run.command.trace.clone());
+            messages.push(self.message(&event, state, body, trace));
+        }
+        Ok(())
+    }
+
+    fn message(
+        &self,
+        event: &Event,
+        state: &ThreadState,
+        body: Vec<u8>,
+        trace: Option<String>,
+    ) -> EventMessage {
+        let mut headers: Headers = headers::of_event(self.subjects.namespace(), event);
+        headers.extend(trace.map(|trace| (header::TRACEPARENT.to_owned(), trace)));
+        EventMessage {
+            kind: event.kind.as_str().to_owned(),
+            graph: Some(state.graph.name.clone()),
+            thread: state.thread.clone(),
+            headers,
+            body: Bytes::from(body),
+        }
+    }
+
+    fn owe(&self, work: Vec<WorkMessage>) {
+        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        owed.extend(work);
+        let over = owed.len().saturating_sub(OWED_WORK_MAX);
+        if over > 0 {
+            warn!(
+                dropped = over,
+                "more work is owed than this process remembers"
+            );
+            owed.drain(..over);
+        }
+    }
+
+    /// Publishes work that a full stream refused before. Answers whether some is still owed.
+    pub(crate) async fn pay(&self) -> bool {
+        let next: Vec<WorkMessage> = {
+            let owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+            owed.iter().take(64).cloned().collect()
+        };
+        if next.is_empty() {
+            return false;
+        }
+        match self.queue.publish_work(&next).await {
+            Ok(()) => {
+                let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+                let paid = next.len().min(owed.len());
+                owed.drain(..paid);
+                !owed.is_empty()
+            }
+            Err(error) => {
+                debug!(%error, "work is still owed");
+                true
+            }
+        }
+    }
+
+    /// Tells the world and the sender that a command was refused.
+    pub(crate) async fn tell_refusal(
+        &self,
+        kind: CommandKind,
+        thread: &ThreadId,
+        graph: Option<&str>,
+        command: &CommandId,
+        sender: Option<String>,
+        refusal: &Refusal,
+    ) -> Result<(), Error> {
+        let event_kind = match kind {
+            CommandKind::Start => EventKind::StartRefused,
+            CommandKind::Resume => EventKind::ResumeRefused,
+            CommandKind::Cancel => EventKind::CancelRefused,
+            CommandKind::Update => EventKind::UpdateRefused,
+            CommandKind::Retry => EventKind::RetryRefused,
+        };
+        let time = superstep_wire::time::to_rfc3339(self.threads.world().now());
+        let id = superstep_graph::digest(&["refused", thread.as_str(), command.as_str()]);
+        let mut event = Event::new(id.to_string(), event_kind, thread.as_str(), time);
+        event.command_id = Some(command.to_string());
+        event.sender = sender;
+        event.graph = graph.map(str::to_owned);
+        event.refusal = Some(refusal.clone());
+        let message = EventMessage {
+            kind: event.kind.as_str().to_owned(),
+            graph: graph.map(Into::into),
+            thread: thread.clone(),
+            headers: headers::of_event(self.subjects.namespace(), &event),
+            body: Bytes::from(encode::body(&event)),
+        };
+        Ok(self.queue.publish_events(&[message]).await?)
+    }
+}
+
+fn add_work(
+    state: &ThreadState,
+    dispatch: Dispatch,
+    tasks: Vec<TaskId>,
+    work: &mut Vec<WorkMessage>,
+) {
+    let trace = state.run.as_ref().and_then(|run| run.command.trace.clone());
+    let headers: Headers = trace
+        .map(|trace| (header::TRACEPARENT.to_owned(), trace))
+        .into_iter()
+        .collect();
+    let mut message = |tasks: Vec<String>| {
+        let body = encode::body(&Work {
+            thread_id: state.thread.to_string(),
+            incarnation: state.incarnation.to_string(),
+            dispatch: dispatch.to_string(),
+            tasks,
+        });
+        work.push(WorkMessage {
+            graph: state.graph.clone(),
+            headers: headers.clone(),
+            body: Bytes::from(body),
+        });
+    };
+    if tasks.len() < 2 {
+        message(Vec::new());
+    } else {
+        // One message each spreads a superstep over every worker with a free slot.
+        for task in tasks {
+            message(vec![task.to_string()]);
+        }
+    }
+}

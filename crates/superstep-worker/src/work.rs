@@ -1,0 +1,204 @@
+//! Work: one delivery of a work message, from its bytes to its ack.
+//!
+//! Append, then publish, then ack, in that order. A message whose dispatch the state no longer
+//! waits for changes nothing; on a redelivery the thread's obligations are performed first, for
+//! the worker before may have died between its append and its publish.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use superstep_graph::{START, TaskId};
+use superstep_protocol::{Dispatch, ThreadId};
+use superstep_queue::Delivery;
+use superstep_wire::decode;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, debug, error, info_span};
+
+use crate::{
+    effects::Effects,
+    engine::{Engine, Running, Worked},
+    error::{Error, ErrorKind, chain},
+    node::OutputSink,
+    settings::WorkerSettings,
+    threads::Thread,
+};
+
+/// How a delivery of work is to be answered.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Done {
+    /// Everything that it called for is in the store and published.
+    Ack,
+    /// To be handed over again after a pause.
+    Again(Duration),
+    /// It can never be read.
+    Never(String),
+}
+
+#[derive(Clone)]
+pub(crate) struct Works {
+    pub(crate) engine: Engine,
+    pub(crate) effects: Effects,
+    pub(crate) settings: WorkerSettings,
+    pub(crate) sink: Option<Arc<dyn OutputSink>>,
+    /// Set when the worker drains: no superstep is begun any more.
+    pub(crate) draining: CancellationToken,
+    /// Set when the drain's time is over: nodes are dropped.
+    pub(crate) stopping: CancellationToken,
+}
+
+/// What this worker is doing for a thread, for whoever watches over it.
+#[derive(Clone, Default)]
+pub(crate) struct Holding {
+    now: Arc<Mutex<Option<(ThreadId, Dispatch)>>>,
+}
+
+impl Holding {
+    fn set(&self, thread: &ThreadId, dispatch: Dispatch) {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = Some((thread.clone(), dispatch));
+    }
+
+    pub(crate) fn get(&self) -> Option<(ThreadId, Dispatch)> {
+        self.now
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+impl Works {
+    pub(crate) async fn handle(
+        &self,
+        delivery: &Delivery,
+        holding: &Holding,
+        cancel: &CancellationToken,
+    ) -> Done {
+        let work = match decode::work(&delivery.body) {
+            Ok(work) => work,
+            Err(error) => return Done::Never(error.to_string()),
+        };
+        let Ok(dispatch) = work.dispatch.parse::<Dispatch>() else {
+            return Done::Never(format!("`{}` is no dispatch", work.dispatch));
+        };
+        let id = ThreadId::new(work.thread_id);
+        let tasks: Vec<TaskId> = work.tasks.into_iter().map(TaskId::from).collect();
+        let span = info_span!("delivery", thread_id = %id, %dispatch, attempt = delivery.attempt);
+        let worked = self
+            .advance(
+                &id,
+                &work.incarnation,
+                dispatch,
+                tasks,
+                delivery.attempt,
+                holding,
+                cancel,
+            )
+            .instrument(span)
+            .await;
+        match worked {
+            Ok(done) => done,
+            Err(error) => match error.kind() {
+                ErrorKind::Retry => {
+                    debug!(thread_id = %id, error = chain(&error), "handed back");
+                    Done::Again(Duration::from_secs(1))
+                }
+                // Going on would lose data; the message stays until a person has looked.
+                ErrorKind::Invalid | ErrorKind::Corrupt => {
+                    error!(thread_id = %id, error = chain(&error), "the thread stands still");
+                    Done::Again(Duration::from_secs(30))
+                }
+            },
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the fields of one work message and its delivery"
+    )]
+    async fn advance(
+        &self,
+        id: &ThreadId,
+        incarnation: &str,
+        mut dispatch: Dispatch,
+        mut tasks: Vec<TaskId>,
+        mut attempt: u64,
+        holding: &Holding,
+        cancel: &CancellationToken,
+    ) -> Result<Done, Error> {
+        let Some(mut thread) = self.engine.threads.load(id).await? else {
+            return Ok(Done::Ack);
+        };
+        let mine = thread.state.incarnation == *incarnation;
+        if !mine || !thread.state.waits_for(dispatch) {
+            return self.late(Some(Box::new(thread)), attempt).await;
+        }
+        // Work is published after the events of its record and of those before it.
+        thread.told = dispatch.version;
+        let began = Instant::now();
+        let mut supersteps = 0;
+        loop {
+            holding.set(id, dispatch);
+            let running = Running {
+                attempt,
+                timeout: self.settings.task_timeout,
+                cancel: cancel.clone(),
+                sink: self.sink.clone(),
+            };
+            let step = thread.state.next_step();
+            let run = thread.state.run.as_ref().map(|run| run.id.clone());
+            let span = info_span!(
+                "superstep",
+                step,
+                run_id = run.as_ref().map_or("", |run| run.as_str())
+            );
+            let worked = Box::pin(self.engine.work(thread, dispatch, &tasks, &running))
+                .instrument(span)
+                .await?;
+            let (now, record) = match worked {
+                Worked::Appended(appended) => *appended,
+                Worked::Late(now) => return self.late(now, attempt).await,
+                Worked::Partial => return Ok(Done::Ack),
+                Worked::Stopped => return Ok(Done::Again(Duration::ZERO)),
+            };
+            thread = now;
+            let inline = self.goes_on(&thread, record.head, supersteps, began);
+            let next = inline.then_some(record.head);
+            self.effects
+                .perform(&mut thread, Some(&record), next)
+                .await?;
+            if !inline {
+                return Ok(Done::Ack);
+            }
+            supersteps += 1;
+            dispatch = record.head;
+            tasks.clear();
+            attempt = 1;
+        }
+    }
+
+    /// Whether this worker goes on with the thread at once: one next task, within the bounds of
+    /// run-ahead. `__start__` runs no node and is never worth a message.
+    fn goes_on(&self, thread: &Thread, record: Dispatch, supersteps: u32, began: Instant) -> bool {
+        let mut open = thread.state.round_tasks(record);
+        let (Some(only), None) = (open.next(), open.next()) else {
+            return false;
+        };
+        only.task.node == START
+            || (supersteps < self.settings.run_ahead_supersteps
+                && began.elapsed() < self.settings.run_ahead_time
+                && !self.draining.is_cancelled())
+    }
+
+    /// The state does not wait for this message: nothing to do, but what a worker that died may
+    /// have left undone.
+    async fn late(&self, thread: Option<Box<Thread>>, attempt: u64) -> Result<Done, Error> {
+        if let Some(mut thread) = thread
+            && attempt > 1
+        {
+            self.effects.perform(&mut thread, None, None).await?;
+        }
+        Ok(Done::Ack)
+    }
+}

@@ -1,0 +1,530 @@
+//! The worker: pulls commands and work, keeps what it holds in progress, and drains.
+//!
+//! Stateless: it can die at any line and another one finishes its work. It holds a slot of its
+//! concurrency before it pulls, fetches no more than it has slots for, and acks only what is
+//! stored and published.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use serde_json::Value;
+use superstep_checkpoint::ThreadLog;
+use superstep_protocol::{Head, RunId, ThreadId};
+use superstep_queue::{Acker, Consumer, Delivery, DeliveryBody, Queue, subject::Subjects};
+use superstep_wire::{Output, encode};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    task::JoinSet,
+    time::MissedTickBehavior,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{Instrument, debug, error, info, info_span, warn};
+
+use crate::{
+    clock::SharedWorld,
+    commands::{Commands, Handled},
+    effects::Effects,
+    engine::Engine,
+    error::{Error, chain},
+    graphs::Graphs,
+    node::{OutputSink, TaskInfo},
+    registry::Registry,
+    settings::WorkerSettings,
+    threads::Threads,
+    work::{Done, Holding, Works},
+};
+
+/// How many values of live output may wait to be sent; beyond that they are dropped.
+const OUTPUT_QUEUE_MAX: usize = 1024;
+/// The pause after a failed pull.
+const PULL_PAUSE: Duration = Duration::from_millis(500);
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drained {
+    /// Everything that was held was finished.
+    Clean,
+    /// The time was over; so many deliveries were handed back for others.
+    HandedBack {
+        /// How many.
+        deliveries: usize,
+    },
+}
+
+/// A worker.
+pub struct Worker {
+    graphs: Arc<Graphs>,
+    threads: Threads,
+    queue: Arc<dyn Queue>,
+    subjects: Subjects,
+    settings: WorkerSettings,
+}
+
+impl std::fmt::Debug for Worker {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Worker")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Worker {
+    /// A worker of `graphs` over `log` and `queue`; `subjects` are those of the queue.
+    pub fn new(
+        graphs: Graphs,
+        log: Arc<dyn ThreadLog>,
+        queue: Arc<dyn Queue>,
+        subjects: Subjects,
+        world: SharedWorld,
+        settings: WorkerSettings,
+    ) -> Self {
+        let threads = Threads::new(log, world, settings.limits.clone(), settings.store_retry);
+        Self {
+            graphs: Arc::new(graphs),
+            threads,
+            queue,
+            subjects,
+            settings,
+        }
+    }
+
+    /// Works until `shutdown`, then drains: stops pulling, finishes what it holds at the next
+    /// boundary of a superstep, and hands the rest back when the drain's time is over.
+    ///
+    /// # Errors
+    /// If the streams cannot be set up, or the graphs cannot be registered.
+    pub async fn run(self, shutdown: CancellationToken) -> Result<Drained, Error> {
+        self.queue.setup().await?;
+        Registry::register(&self.threads, &self.graphs).await?;
+        let engine = Engine {
+            threads: self.threads.clone(),
+            graphs: Arc::clone(&self.graphs),
+        };
+        let effects = Effects::new(
+            self.threads.clone(),
+            Arc::clone(&self.queue),
+            self.subjects.clone(),
+        );
+        let stopping = CancellationToken::new();
+        let held = TaskTracker::new();
+        let mut loops = JoinSet::new();
+
+        let (sender, receiver) = mpsc::channel(OUTPUT_QUEUE_MAX);
+        let forwarder = tokio::spawn(forward(Arc::clone(&self.queue), receiver));
+        let works = Works {
+            engine: engine.clone(),
+            effects: effects.clone(),
+            settings: self.settings.clone(),
+            sink: Some(Arc::new(QueueSink { sender })),
+            draining: shutdown.clone(),
+            stopping: stopping.clone(),
+        };
+        let commands = Commands {
+            engine,
+            effects: effects.clone(),
+            registry: Registry::default(),
+            settings: self.settings.clone(),
+        };
+
+        // A loop that waits for messages holds a slot: with fewer slots than graphs, one quiet
+        // graph would keep another from being pulled.
+        let graphs = self.graphs.iter().count();
+        let slots = Arc::new(Semaphore::new(self.settings.concurrency.max(graphs)));
+        for graph in self.graphs.iter() {
+            let consumer = self.queue.work(graph.id()).await?;
+            let works = works.clone();
+            let handler = move |delivery| work_delivery(works.clone(), delivery);
+            let pulling = Pulling {
+                slots: Arc::clone(&slots),
+                held: held.clone(),
+                wait: self.settings.pull_wait,
+                shutdown: shutdown.clone(),
+            };
+            loops.spawn(pull(consumer, pulling, handler));
+        }
+        let consumer = self.queue.commands().await?;
+        let handler = {
+            let (shutdown, stopping) = (shutdown.clone(), stopping.clone());
+            move |delivery| {
+                command_delivery(
+                    commands.clone(),
+                    delivery,
+                    shutdown.clone(),
+                    stopping.clone(),
+                )
+            }
+        };
+        let pulling = Pulling {
+            slots: Arc::new(Semaphore::new(COMMANDS_HELD_MAX)),
+            held: held.clone(),
+            wait: self.settings.pull_wait,
+            shutdown: shutdown.clone(),
+        };
+        loops.spawn(pull(consumer, pulling, handler));
+        loops.spawn(renew(
+            self.threads.clone(),
+            Arc::clone(&self.graphs),
+            self.settings.register_every,
+            shutdown.clone(),
+        ));
+        loops.spawn(pay_owed(effects, shutdown.clone()));
+        info!(graphs, concurrency = self.settings.concurrency, "working");
+
+        shutdown.cancelled().await;
+        info!(held = held.len(), "draining");
+        held.close();
+        drop(works);
+        let drained = tokio::time::timeout(self.settings.drain_timeout, async {
+            while loops.join_next().await.is_some() {}
+            held.wait().await;
+        })
+        .await;
+        let ended = if drained.is_ok() {
+            Drained::Clean
+        } else {
+            let deliveries = held.len();
+            warn!(deliveries, "the drain's time is over; handing back");
+            stopping.cancel();
+            // Nodes are dropped and their deliveries nak-ed; a server that does not answer now
+            // hands them over after their lease anyway.
+            let _ = tokio::time::timeout(Duration::from_secs(2), held.wait()).await;
+            Drained::HandedBack { deliveries }
+        };
+        loops.shutdown().await;
+        forwarder.abort();
+        info!(?ended, "drained");
+        Ok(ended)
+    }
+
+    /// Performs what every watched thread owes: for a process that alone works on a store, at
+    /// its start, when nobody else can be at work on them. Answers how many there were.
+    ///
+    /// # Errors
+    /// If the store or the queue fails.
+    pub async fn recover(&self) -> Result<usize, Error> {
+        const PAGE: usize = 256;
+        self.queue.setup().await?;
+        let effects = Effects::new(
+            self.threads.clone(),
+            Arc::clone(&self.queue),
+            self.subjects.clone(),
+        );
+        let now = self.threads.world().now();
+        let mut seen = std::collections::BTreeSet::new();
+        let mut limit = PAGE;
+        loop {
+            let watched = self
+                .threads
+                .log()
+                .watched(now, limit)
+                .await
+                .map_err(Error::Store)?;
+            let page_full = watched.len() == limit;
+            for entry in watched {
+                if seen.insert(entry.thread.clone())
+                    && let Some(mut thread) = self.threads.load(&entry.thread).await?
+                {
+                    effects.perform(&mut thread, None, None).await?;
+                }
+            }
+            if !page_full {
+                return Ok(seen.len());
+            }
+            limit += PAGE;
+        }
+    }
+}
+
+/// How many commands one worker holds while their records become durable.
+const COMMANDS_HELD_MAX: usize = 4096;
+/// How long a busy graph's pull waits for more.
+const BUSY_WAIT: Duration = Duration::from_millis(20);
+/// How many messages one pull may bring.
+const PULL_MAX: usize = 256;
+
+struct Pulling {
+    slots: Arc<Semaphore>,
+    held: TaskTracker,
+    wait: Duration,
+    shutdown: CancellationToken,
+}
+
+/// Pulls while there are free slots, and hands each delivery to its own task.
+async fn pull<H, F>(mut consumer: Box<dyn Consumer>, pulling: Pulling, handler: H)
+where
+    H: Fn(Held) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    let Pulling {
+        slots,
+        held,
+        wait,
+        shutdown,
+    } = pulling;
+    let ack_wait = consumer.ack_wait();
+    let mut busy = false;
+    while !shutdown.is_cancelled() {
+        let first = tokio::select! {
+            slot = Arc::clone(&slots).acquire_owned() => slot,
+            () = shutdown.cancelled() => return,
+        };
+        let Ok(first) = first else { return };
+        // A quiet graph waits with one slot and leaves the others to the busy ones; one that
+        // just filled what it asked for takes all that are free, but does not wait with them.
+        let mut free = vec![first];
+        while busy && free.len() < PULL_MAX {
+            match Arc::clone(&slots).try_acquire_owned() {
+                Ok(slot) => free.push(slot),
+                Err(_) => break,
+            }
+        }
+        let max = free.len();
+        let pulled = consumer
+            .pull(max, if busy { BUSY_WAIT } else { wait })
+            .await;
+        match pulled {
+            Ok(deliveries) => {
+                busy = deliveries.len() == max || (busy && !deliveries.is_empty());
+                for delivery in deliveries {
+                    let Some(slot) = free.pop() else { break };
+                    held.spawn(handler(Held {
+                        delivery,
+                        ack_wait,
+                        _slot: slot,
+                    }));
+                }
+            }
+            Err(error) => {
+                warn!(error = chain(&error), "cannot pull; trying again");
+                tokio::select! {
+                    () = tokio::time::sleep(PULL_PAUSE) => {}
+                    () = shutdown.cancelled() => return,
+                }
+            }
+        }
+    }
+}
+
+/// A delivery with the slot it is worked on in.
+struct Held {
+    delivery: Delivery,
+    ack_wait: Duration,
+    _slot: OwnedSemaphorePermit,
+}
+
+async fn work_delivery(works: Works, held: Held) {
+    let delivery = held.delivery;
+    let cancel = works.stopping.child_token();
+    let holding = Holding::default();
+    let done = {
+        let watch = keep(
+            &works.engine.threads,
+            delivery.acker.as_ref(),
+            held.ack_wait,
+            &holding,
+            &cancel,
+        );
+        tokio::pin!(watch);
+        let handle = works.handle(&delivery, &holding, &cancel);
+        tokio::pin!(handle);
+        tokio::select! {
+            biased;
+            done = &mut handle => done,
+            () = &mut watch => Done::Again(Duration::ZERO),
+        }
+    };
+    let answered = match &done {
+        Done::Ack => delivery.acker.ack().await,
+        Done::Again(delay) => delivery.acker.nak(*delay).await,
+        Done::Never(reason) => {
+            error!(delivery = %delivery.id, reason, "a work message cannot be read");
+            delivery.acker.term(reason).await
+        }
+    };
+    if let Err(error) = answered {
+        debug!(%error, "the answer to a delivery was lost; it comes again and changes nothing");
+    }
+}
+
+/// Keeps a delivery in progress, and cancels the work if its thread has moved on without it.
+async fn keep(
+    threads: &Threads,
+    acker: &dyn Acker,
+    ack_wait: Duration,
+    holding: &Holding,
+    cancel: &CancellationToken,
+) {
+    let mut tick = tokio::time::interval(ack_wait / 3);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick.tick().await;
+    let mut seen: Option<Head> = None;
+    loop {
+        tick.tick().await;
+        if let Err(error) = acker.in_progress().await {
+            debug!(%error, "in-progress was not sent");
+        }
+        let Some((thread, dispatch)) = holding.get() else {
+            continue;
+        };
+        let Ok(Some(head)) = threads.log().head(&thread).await else {
+            continue;
+        };
+        if seen != Some(head) && head != dispatch {
+            seen = Some(head);
+            let moved_on = match threads.load(&thread).await {
+                Ok(Some(now)) => !now.state.waits_for(dispatch),
+                Ok(None) => true,
+                Err(_) => false,
+            };
+            // The work may have gone on to another dispatch itself while this looked.
+            if moved_on && holding.get() == Some((thread.clone(), dispatch)) {
+                info!(thread_id = %thread, %dispatch, "the thread no longer waits for this work");
+                cancel.cancel();
+            }
+        }
+    }
+}
+
+async fn command_delivery(
+    commands: Commands,
+    held: Held,
+    shutdown: CancellationToken,
+    stopping: CancellationToken,
+) {
+    let delivery = held.delivery;
+    let DeliveryBody::Command { kind, target } = &delivery.kind else {
+        let reason = "not a command of superstep";
+        warn!(delivery = %delivery.id, "a message on the commands stream is no command");
+        if let Err(error) = delivery.acker.term(reason).await {
+            debug!(%error, "could not be set aside");
+        }
+        return;
+    };
+    let span = info_span!(
+        "delivery", kind = kind.as_str(), target = %target, attempt = delivery.attempt
+    );
+    let answered = async {
+        loop {
+            let handled = tokio::select! {
+                handled = Box::pin(commands.handle(*kind, target, &delivery)) => handled,
+                () = stopping.cancelled() => return delivery.acker.nak(Duration::ZERO).await,
+            };
+            match handled {
+                Ok(Handled::Ack) => return delivery.acker.ack().await,
+                Ok(Handled::Again(pause)) => return delivery.acker.nak(pause).await,
+                Ok(Handled::AckOnceDurable { thread, record }) => {
+                    let durable = commands.engine.threads.log().durable_after();
+                    if !durable.is_zero() {
+                        tokio::select! {
+                            () = tokio::time::sleep(durable) => {}
+                            // Another worker finds the outcome and sees to its durability.
+                            () = shutdown.cancelled() => {
+                                return delivery.acker.nak(durable).await;
+                            }
+                        }
+                    }
+                    let log = commands.engine.threads.log();
+                    match log.record(&thread, record.version).await {
+                        Ok(Some(stored)) if stored.head == record => {
+                            return delivery.acker.ack().await;
+                        }
+                        // Trimmed or deleted since is durable too: the thread went on.
+                        Ok(None) if gone_on(&commands, &thread, record).await => {
+                            return delivery.acker.ack().await;
+                        }
+                        Ok(_) => {
+                            warn!(thread_id = %thread, %record, "the store lost the record; deciding again");
+                        }
+                        Err(error) => {
+                            debug!(%error, "whether the record is durable is not known");
+                            return delivery.acker.nak(durable).await;
+                        }
+                    }
+                }
+                Err(error) => {
+                    warn!(error = chain(&error), "a command could not be decided; trying again");
+                    return delivery.acker.nak(Duration::from_secs(1)).await;
+                }
+            }
+        }
+    }
+    .instrument(span)
+    .await;
+    if let Err(error) = answered {
+        debug!(%error, "the answer to a delivery was lost; it comes again and changes nothing");
+    }
+}
+
+async fn gone_on(commands: &Commands, thread: &ThreadId, record: Head) -> bool {
+    let head = commands.engine.threads.log().head(thread).await;
+    matches!(head, Ok(Some(head)) if head.version > record.version)
+}
+
+async fn renew(
+    threads: Threads,
+    graphs: Arc<Graphs>,
+    every: Duration,
+    shutdown: CancellationToken,
+) {
+    let mut tick = tokio::time::interval(every);
+    tick.tick().await;
+    loop {
+        tokio::select! {
+            _ = tick.tick() => {}
+            () = shutdown.cancelled() => return,
+        }
+        if let Err(error) = Registry::register(&threads, &graphs).await {
+            warn!(
+                error = chain(&error),
+                "the graphs could not be registered again"
+            );
+        }
+    }
+}
+
+async fn pay_owed(effects: Effects, shutdown: CancellationToken) {
+    let mut tick = tokio::time::interval(Duration::from_millis(500));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = tick.tick() => { effects.pay().await; }
+            () = shutdown.cancelled() => {
+                effects.pay().await;
+                return;
+            }
+        }
+    }
+}
+
+/// Sends what nodes emit to the queue's live output.
+struct QueueSink {
+    sender: mpsc::Sender<(ThreadId, RunId, Bytes)>,
+}
+
+impl OutputSink for QueueSink {
+    fn emit(&self, info: &TaskInfo, data: Value) {
+        let body = encode::body(&Output {
+            thread_id: info.thread.to_string(),
+            run_id: info.run.to_string(),
+            mode: "custom".to_owned(),
+            step: i32::try_from(info.step).unwrap_or(i32::MAX),
+            checkpoint_ns: String::new(),
+            data,
+        });
+        let message = (info.thread.clone(), info.run.clone(), Bytes::from(body));
+        if self.sender.try_send(message).is_err() {
+            debug!(thread_id = %info.thread, "live output was dropped: its queue is full");
+        }
+    }
+}
+
+async fn forward(queue: Arc<dyn Queue>, mut receiver: mpsc::Receiver<(ThreadId, RunId, Bytes)>) {
+    while let Some((thread, run, body)) = receiver.recv().await {
+        if let Err(error) = queue.output(&thread, &run, body).await {
+            debug!(%error, "live output was lost");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
