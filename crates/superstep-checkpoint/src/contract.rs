@@ -123,6 +123,7 @@ macro_rules! contract_list {
             a_list_of_questions_filters_by_thread
             pages_stay_in_place_while_threads_come
             a_cursor_that_is_none_is_invalid
+            a_limit_out_of_range_is_brought_into_it
             an_empty_store_lists_nothing
             delete_leaves_a_tombstone
             delete_takes_the_thread_off_every_list

@@ -218,7 +218,8 @@ pub struct ThreadQuery {
     pub status: Option<ThreadStatus>,
     /// Only threads of this graph.
     pub graph: Option<GraphName>,
-    /// At most so many, 1 to 1,000.
+    /// At most so many, 1 to [`PAGE_ROWS_MAX`](crate::PAGE_ROWS_MAX); what is out of that range
+    /// is brought into it, and the cursor goes on from there.
     pub limit: usize,
     /// Where the page before ended; opaque.
     pub after: Option<String>,
@@ -229,7 +230,8 @@ pub struct ThreadQuery {
 pub struct InterruptQuery {
     /// Only questions of this thread.
     pub thread: Option<ThreadId>,
-    /// At most so many, 1 to 1,000.
+    /// At most so many, 1 to [`PAGE_ROWS_MAX`](crate::PAGE_ROWS_MAX); what is out of that range
+    /// is brought into it, and the cursor goes on from there.
     pub limit: usize,
     /// Where the page before ended; opaque.
     pub after: Option<String>,

@@ -1,7 +1,8 @@
 //! The contract on SQLite, and what only a file promises: reopening, other processes, errors.
 
 use std::{
-    process::Command,
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -160,6 +161,50 @@ async fn a_second_process_works_on_the_same_file() {
         after: None,
     };
     assert_eq!(log.threads(&query).await.unwrap().rows.len(), 2);
+}
+
+/// This test is its own second process: started again with the file in the environment, it
+/// appends and says each answered version, until it is killed.
+#[tokio::test]
+async fn an_answered_append_survives_a_kill() {
+    const FILE: &str = "SUPERSTEP_TEST_KILLED_FILE";
+    const NAME: &str = "log::tests::an_answered_append_survives_a_kill";
+    let t = thread("t");
+    if let Some(path) = std::env::var_os(FILE) {
+        let log = SqliteLog::open(path).unwrap();
+        loop {
+            let head = grow(&log, &t, 1).await;
+            println!("answered {}", head.version);
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let mut writer = Command::new(std::env::current_exe().unwrap())
+        .args([NAME, "--exact", "--nocapture"])
+        .env(FILE, &path)
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut answered = 0;
+    for line in BufReader::new(writer.stdout.take().unwrap()).lines() {
+        let line = line.unwrap();
+        let Some(version) = line.strip_prefix("answered ") else {
+            continue;
+        };
+        answered = version.parse().unwrap();
+        if answered == 50 {
+            writer.kill().unwrap();
+        }
+    }
+    writer.wait().unwrap();
+    assert!(answered >= 50, "the writer ended by itself at {answered}");
+    let log = SqliteLog::open(&path).unwrap();
+    let loaded = log.load(&t).await.unwrap().unwrap();
+    let versions: Vec<_> = loaded.records.iter().map(|r| r.head.version).collect();
+    let head = loaded.head().version;
+    assert!(head >= answered, "{answered} was answered, {head} is there");
+    assert_eq!(versions, (1..=head).collect::<Vec<_>>());
+    grow(&log, &t, 1).await;
 }
 
 #[tokio::test]

@@ -8,7 +8,9 @@ use super::build::{
     Log, all_interrupts, all_threads, any_interrupt, any_thread, graph, head, interrupt, must,
     next, next_with, thread,
 };
-use crate::{ErrorKind, IndexChange, InterruptQuery, InterruptRow, ThreadQuery, ThreadRow};
+use crate::{
+    ErrorKind, IndexChange, InterruptQuery, InterruptRow, PAGE_ROWS_MAX, ThreadQuery, ThreadRow,
+};
 
 /// 25 threads of every status and two graphs, four to a millisecond, in no order.
 async fn fill(log: &Log) -> Vec<(ThreadId, ThreadRow)> {
@@ -178,6 +180,33 @@ pub async fn a_cursor_that_is_none_is_invalid(log: Log) {
     };
     let error = log.interrupts(&query).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid);
+}
+
+/// No limit makes a page empty that has a next one, or larger than a page may be.
+pub async fn a_limit_out_of_range_is_brought_into_it(log: Log) {
+    let opened = (0..1_001)
+        .map(|n| interrupt(&format!("{n:032x}"), 1))
+        .collect();
+    let index = IndexChange {
+        opened,
+        ..IndexChange::default()
+    };
+    for id in ["t", "u"] {
+        must(&log, &thread(id), &next_with(None, 1, index.clone())).await;
+    }
+    for (limit, rows) in [
+        (0, 1),
+        (PAGE_ROWS_MAX + 1, PAGE_ROWS_MAX),
+        (usize::MAX, PAGE_ROWS_MAX),
+    ] {
+        let page = log.interrupts(&any_interrupt(limit)).await.unwrap();
+        assert_eq!(page.rows.len(), rows, "limit {limit}");
+        assert!(page.next.is_some(), "limit {limit}");
+    }
+    let page = log.threads(&any_thread(0)).await.unwrap();
+    assert_eq!((page.rows.len(), page.next.is_some()), (1, true));
+    let page = log.threads(&any_thread(usize::MAX)).await.unwrap();
+    assert_eq!((page.rows.len(), page.next), (2, None));
 }
 
 /// Nothing is listed where nothing is, and threads without questions are in no inbox.
