@@ -61,7 +61,10 @@ pub enum Problem {
         unknown: NodeName,
     },
     /// An edge leaves the end or enters the start.
-    #[error("an edge goes from `{from}` to `{to}`: nothing leaves `__end__` or enters `__start__`")]
+    #[error(
+        "an edge goes from `{from}` to `{to}`: nothing leaves `__end__` or enters `__start__`; turn \
+         it round or remove it"
+    )]
     WrongWay {
         /// The source.
         from: String,
@@ -75,7 +78,9 @@ pub enum Problem {
     #[error("the graph has no entry; add an edge from START to its first node")]
     NoEntry,
     /// A schema or node names a channel that is not there.
-    #[error("{whom} names channel `{channel}`, which the state does not have")]
+    #[error(
+        "{whom} names channel `{channel}`, which the state does not have; declare it or correct the name"
+    )]
     UnknownChannel {
         /// Who names it.
         whom: String,
@@ -83,7 +88,7 @@ pub enum Problem {
         channel: ChannelName,
     },
     /// A breakpoint names a node that is not there.
-    #[error("a breakpoint names `{0}`, which is not a node")]
+    #[error("a breakpoint names `{0}`, which is not a node; add it or correct the name")]
     UnknownBreakpoint(NodeName),
 }
 

@@ -48,7 +48,9 @@ pub enum InvalidUpdate {
         name: String,
     },
     /// A node's output or an update is not an object.
-    #[error("an update must be an object of channels, or null, not {found}")]
+    #[error(
+        "an input or update must be an object of channels, not {found}; give {{\"<channel>\": ..}}"
+    )]
     NotAnObject {
         /// The JSON kind that was found.
         found: &'static str,
@@ -120,6 +122,21 @@ pub enum RouteError {
 }
 
 impl RouteError {
+    /// Whether the node itself was done when this was met: its writes are kept with the error
+    /// and it does not run again. LangGraph treats every failure of a path so. Otherwise what
+    /// the node returned names something that is not there, and it runs again once that is
+    /// mended.
+    pub fn keeps_writes(&self) -> bool {
+        match self {
+            Self::UnknownTarget { .. } => false,
+            Self::Update(error) => !matches!(
+                error,
+                InvalidUpdate::UnknownChannel { .. } | InvalidUpdate::UnknownNode { .. }
+            ),
+            Self::UnmappedRoute { .. } | Self::InvalidRoute { .. } | Self::Path { .. } => true,
+        }
+    }
+
     /// LangGraph's name of the error, for records and clients.
     pub fn kind(&self) -> &'static str {
         match self {

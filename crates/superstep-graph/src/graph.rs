@@ -280,17 +280,14 @@ impl Graph {
         for node in &self.nodes {
             for branch in &node.branches {
                 let from = id(node.spec.name.as_str());
-                match &branch.map {
-                    Some(map) => {
-                        for (label, to) in map {
-                            let (label, to) = (mermaid_text(label), id(to.as_str()));
-                            let _ = writeln!(text, "    {from} -. \"{label}\" .-> {to};");
-                        }
+                if let Some(map) = &branch.map {
+                    for (label, to) in map {
+                        let (label, to) = (mermaid_text(label), id(to.as_str()));
+                        let _ = writeln!(text, "    {from} -. \"{label}\" .-> {to};");
                     }
-                    None => {
-                        let anywhere = format!("anywhere_{}", mermaid_id(node.spec.name.as_str()));
-                        let _ = writeln!(text, "    {from} -.-> {anywhere}((\"?\"));");
-                    }
+                } else {
+                    let anywhere = format!("anywhere_{}", mermaid_id(node.spec.name.as_str()));
+                    let _ = writeln!(text, "    {from} -.-> {anywhere}((\"?\"));");
                 }
             }
         }

@@ -166,19 +166,19 @@ const REMOVE_ALL: &str = "__remove_all__";
 /// a message that is removed and given again in one write stays where it was (LangGraph's
 /// `add_messages` in `graph/message.py`).
 pub(crate) fn messages(left: Value, right: Value) -> Result<Value, String> {
-    let removes = |item: &Value| item.get("type").and_then(Value::as_str) == Some("remove");
+    let is_removal = |item: &Value| item.get("type").and_then(Value::as_str) == Some("remove");
     let mut items = list("value so far", left)?;
     let mut new = items_of(right)?;
     let last_all = new
         .iter()
-        .rposition(|item| removes(item) && id_of(item).is_some_and(|id| id == REMOVE_ALL));
+        .rposition(|item| is_removal(item) && id_of(item).is_some_and(|id| id == REMOVE_ALL));
     if let Some(at) = last_all {
         return Ok(Value::Array(new.split_off(at + 1)));
     }
-    let mut removed: Vec<Value> = Vec::new();
+    let mut gone: Vec<Value> = Vec::new();
     for item in new {
-        match (place_of(&items, id_of(&item)), removes(&item)) {
-            (Some(_), true) => removed.extend(id_of(&item).cloned()),
+        match (place_of(&items, id_of(&item)), is_removal(&item)) {
+            (Some(_), true) => gone.extend(id_of(&item).cloned()),
             (None, true) => {
                 return Err(
                     "a message that is to be removed is not there; remove only those that are"
@@ -186,13 +186,13 @@ pub(crate) fn messages(left: Value, right: Value) -> Result<Value, String> {
                 );
             }
             (Some(at), false) => {
-                removed.retain(|id| Some(id) != id_of(&item));
+                gone.retain(|id| Some(id) != id_of(&item));
                 items[at] = item;
             }
             (None, false) => items.push(item),
         }
     }
-    items.retain(|item| id_of(item).is_none_or(|id| !removed.contains(id)));
+    items.retain(|item| id_of(item).is_none_or(|id| !gone.contains(id)));
     Ok(Value::Array(items))
 }
 

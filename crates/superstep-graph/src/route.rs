@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// What a finished node writes. On a failing path, what it wrote before is kept: the writes
-/// are part of the task's result together with the error.
+/// are part of the task's result together with the error, if `RouteError::keeps_writes`.
 #[derive(Debug)]
 pub struct Routed {
     /// The writes, in order.

@@ -26,6 +26,7 @@ fn update(
 
 /// `stored` null means that nothing is stored; `change` is the serialized change or null.
 #[track_caller]
+#[expect(clippy::needless_pass_by_value, reason = "rows read better")]
 fn check(kind: &ChannelKind, stored: Value, writes: Value, change: Value) {
     let stored = (!stored.is_null()).then_some(stored);
     let found = update(kind, stored.as_ref(), &writes).unwrap();
@@ -33,6 +34,7 @@ fn check(kind: &ChannelKind, stored: Value, writes: Value, change: Value) {
 }
 
 #[track_caller]
+#[expect(clippy::needless_pass_by_value, reason = "rows read better")]
 fn refused(kind: &ChannelKind, stored: Value, writes: Value) -> String {
     let stored = (!stored.is_null()).then_some(stored);
     let found = update(kind, stored.as_ref(), &writes);
