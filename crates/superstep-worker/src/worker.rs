@@ -279,9 +279,12 @@ where
             }
         }
         let max = free.len();
-        let pulled = consumer
-            .pull(max, if busy { BUSY_WAIT } else { wait })
-            .await;
+        let pulled = tokio::select! {
+            pulled = consumer.pull(max, if busy { BUSY_WAIT } else { wait }) => pulled,
+            // The server forgets a pull that nobody listens to; what it hands over in this very
+            // moment comes again after its lease.
+            () = shutdown.cancelled() => return,
+        };
         match pulled {
             Ok(deliveries) => {
                 busy = deliveries.len() == max || (busy && !deliveries.is_empty());
