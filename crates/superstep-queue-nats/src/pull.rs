@@ -7,19 +7,21 @@
 //! gone. What to do when it is gone is left to the caller.
 //!
 //! A pull whose future is dropped keeps its request here: the next pull goes on with it, so
-//! that messages already on their way are not lost for the length of a lease.
+//! that messages already on their way are not lost for the length of a lease. What such a
+//! request brings beyond the next pull's bound is given back at once.
 
 use std::{collections::VecDeque, fmt, time::Duration};
 
 use async_nats::{Client, Message, StatusCode, Subscriber, jetstream::consumer::pull::BatchConfig};
-use futures_util::{FutureExt, StreamExt};
+use bytes::Bytes;
+use futures_util::StreamExt;
 use superstep_queue::{Error, ErrorKind};
 use tokio::{
     sync::watch,
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use crate::connect::Link;
+use crate::{connect::Link, message::send};
 
 /// A longer wait is several requests.
 const EXPIRES_MAX: Duration = Duration::from_secs(30);
@@ -114,17 +116,14 @@ impl Puller {
         wait: Duration,
     ) -> Result<Vec<Message>, PullError> {
         let give_up = Instant::now() + wait;
-        self.resume(max);
+        self.forget_stale();
         let mut asked = false;
         loop {
             let now = Instant::now();
             self.touched = now;
-            if self.ready.len() >= max {
-                return Ok(self.take(max));
-            }
             let Some(request) = &self.request else {
                 if !self.ready.is_empty() || (asked && now >= give_up) {
-                    return Ok(self.take(max));
+                    return Ok(self.take(max).await);
                 }
                 self.ask(max, give_up.saturating_duration_since(now))
                     .await?;
@@ -150,7 +149,7 @@ impl Puller {
                         self.reset();
                         return Err(PullError::Deaf);
                     }
-                    return Ok(self.take(max));
+                    return Ok(self.take(max).await);
                 }
             }
         }
@@ -163,36 +162,26 @@ impl Puller {
         self.ready.clear();
     }
 
-    /// Takes up what an earlier pull left, if it is still good.
-    fn resume(&mut self, max: usize) {
-        if self.request.is_none() && self.ready.is_empty() {
-            return;
-        }
-        if self
-            .lease
-            .is_some_and(|lease| self.touched.elapsed() > lease / 2)
-        {
-            self.reset();
-            return;
-        }
-        if self
-            .request
-            .as_ref()
-            .is_some_and(|request| request.left > max)
-        {
-            // It would bring more than may be held now.
-            let inbox = self.inbox.as_mut().expect("a request has an inbox");
-            while let Some(Some(message)) = inbox.messages.next().now_or_never() {
-                if message.status.is_none() {
-                    self.ready.push_back(message);
-                }
+    /// Forgets what an earlier pull left if its leases may be over.
+    fn forget_stale(&mut self) {
+        let is_stale = |lease: Duration| self.touched.elapsed() > lease / 2;
+        if self.lease.is_some_and(is_stale) {
+            self.ready.clear();
+            if self.request.take().is_some() {
+                self.inbox = None;
             }
-            self.inbox = None;
-            self.request = None;
         }
     }
 
-    fn take(&mut self, max: usize) -> Vec<Message> {
+    /// Hands out what came, and gives back what is more than `max`.
+    async fn take(&mut self, max: usize) -> Vec<Message> {
+        while self.lease.is_some() && self.ready.len() > max {
+            let excess = self.ready.pop_back();
+            if let Some(reply) = excess.and_then(|message| message.reply) {
+                // Lost, it costs the length of a lease.
+                let _ = send(&self.client, reply, Bytes::from_static(b"-NAK")).await;
+            }
+        }
         let count = self.ready.len().min(max);
         self.ready.drain(..count).collect()
     }

@@ -122,8 +122,13 @@ impl MemoryQueue {
         let subjects = Subjects::new(&settings.prefix, &settings.namespace)?;
         let window = settings.duplicate_window;
         let state = State {
-            commands: Stream::new("commands", settings.command_messages_max, window),
-            work: Stream::new("work", settings.work_messages_max, window),
+            commands: Stream::new(
+                "commands",
+                unix_now(),
+                settings.command_messages_max,
+                window,
+            ),
+            work: Stream::new("work", unix_now(), settings.work_messages_max, window),
             events: EventLog::new(settings.event_messages_max, window),
             inboxes: HashMap::new(),
             inbox_last: 0,

@@ -20,6 +20,9 @@ use crate::{Error, ErrorKind, Finding, Headers, Published, header};
 #[derive(Debug)]
 pub(super) struct Stream {
     name: &'static str,
+    /// Tells this stream's ids from those of a stream that an earlier process had: a log that
+    /// outlives the queue remembers commands by them.
+    made_at: UnixMillis,
     messages_max: usize,
     last: u64,
     messages: HashMap<u64, Message>,
@@ -58,9 +61,15 @@ pub(super) struct Lease {
 }
 
 impl Stream {
-    pub(super) fn new(name: &'static str, messages_max: usize, window: Duration) -> Self {
+    pub(super) fn new(
+        name: &'static str,
+        made_at: UnixMillis,
+        messages_max: usize,
+        window: Duration,
+    ) -> Self {
         Self {
             name,
+            made_at,
             messages_max,
             last: 0,
             messages: HashMap::new(),
@@ -134,6 +143,7 @@ impl Stream {
             found.waiting.remove(&(at, sequence));
             found.ready.insert(sequence);
         }
+        let (name, made_at) = (self.name, self.made_at.0);
         let mut leases = Vec::new();
         while leases.len() < max
             && let Some(sequence) = found.ready.pop_first()
@@ -148,7 +158,7 @@ impl Stream {
             found.waiting.insert((until, sequence));
             leases.push(Lease {
                 sequence,
-                id: format!("{}:{sequence}", self.name),
+                id: format!("{name}-{made_at}:{sequence}"),
                 subject: message.subject.clone(),
                 headers: message.headers.clone(),
                 body: message.body.clone(),
@@ -207,6 +217,6 @@ impl Stream {
     }
 
     fn id(&self, sequence: u64) -> String {
-        format!("{}:{sequence}", self.name)
+        format!("{}-{}:{sequence}", self.name, self.made_at.0)
     }
 }
