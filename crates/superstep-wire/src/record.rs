@@ -297,3 +297,6 @@ pub fn encode_result(result: TaskResult) -> Vec<u8> {
 pub fn decode_result(bytes: &[u8]) -> Result<TaskResult, Error> {
     read::<ResultContent>("task result", bytes).map(|envelope| envelope.content.result)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,290 @@
+//! Golden files of the stored format, blobs out of line, and what cannot be read.
+//!
+//! `golden/record-v1` holds one record of every kind as version 1 wrote it. The files are read
+//! back for ever; `SUPERSTEP_GOLDEN=write` makes those of kinds that have none yet.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use serde_json::{Map, json};
+use superstep_graph::{Delta, Lineage, Source, Task, TaskId, TaskPath, Write};
+use superstep_protocol::{
+    CommandRef, Committed, Head, Nonce, Parked, Profile, Raised, RecordBody, Refusal, RunError,
+    Then, ThreadId, Trace, TracedWrite, UnixMillis, fold,
+};
+
+use super::*;
+
+fn head(version: u64) -> Head {
+    Head {
+        version,
+        nonce: Nonce(0x00c0_ffee_0000_0000 + version),
+    }
+}
+
+fn command() -> CommandRef {
+    CommandRef {
+        id: "cmd-1".into(),
+        sent_at: UnixMillis(1_773_480_413_000),
+        sender: Some("ada".to_owned()),
+        trace: None,
+    }
+}
+
+fn task() -> Task {
+    let lineage = Lineage::root("cmd-1");
+    let path = TaskPath::Push(0);
+    let node = "review".into();
+    Task {
+        id: Task::id_of(
+            &lineage,
+            &superstep_graph::Namespace::root(),
+            1,
+            &node,
+            &path,
+        ),
+        node,
+        path,
+        triggers: Vec::new(),
+        packet: Some(json!({"draft": null})),
+    }
+}
+
+fn error() -> RunError {
+    RunError {
+        kind: "NodeTimeout".to_owned(),
+        message: "node `review` took too long".to_owned(),
+        node: Some("review".into()),
+        task: Some(task().id),
+    }
+}
+
+fn started() -> RecordBody {
+    RecordBody::Started {
+        command: command(),
+        run: "run-1".into(),
+        graph: superstep_protocol::GraphId {
+            name: "email".into(),
+            version: "1".into(),
+        },
+        profile: Profile::Default,
+        input: json!({"topic": "tea", "count": 9_007_199_254_740_993_i64}),
+        recursion_limit: 25,
+        config: Map::from_iter([("user".to_owned(), json!("ada"))]),
+        metadata: Map::new(),
+    }
+}
+
+fn committed() -> RecordBody {
+    let mut delta = Delta::default();
+    delta
+        .channels
+        .insert("draft".into(), ChannelChange::Set(json!("hello")));
+    delta
+        .channels
+        .insert("log".into(), ChannelChange::Push(vec![json!(1), json!(2)]));
+    delta
+        .channels
+        .insert("branch:to:a".into(), ChannelChange::Remove);
+    delta.versions.insert("draft".into(), 3);
+    delta
+        .seen
+        .insert("a".into(), BTreeMap::from([("branch:to:a".into(), 2)]));
+    RecordBody::Committed(Box::new(Committed {
+        source: Source::Loop,
+        step: 1,
+        lineage: Lineage::root("cmd-1"),
+        delta,
+        tasks: vec![task()],
+        then: Then::Run,
+        closes: head(2),
+        as_node: None,
+        traces: vec![Trace {
+            task: task().id,
+            wrote: vec![
+                TracedWrite::AsDelta("draft".into()),
+                TracedWrite::Value(Write::set("log", json!([1]))),
+            ],
+        }],
+    }))
+}
+
+fn parked(error: Option<RunError>) -> Parked {
+    let other = TaskId::from("0123456789abcdef0123456789abcdef");
+    let results = BTreeMap::from([
+        (
+            task().id,
+            TaskResult::Interrupted {
+                raised: vec![Raised {
+                    index: 0,
+                    payload: json!({"message": "Approve email?"}),
+                    expires_at: None,
+                }],
+            },
+        ),
+        (
+            other,
+            TaskResult::Finished {
+                writes: vec![Write::set("draft", json!(null))],
+            },
+        ),
+    ]);
+    Parked {
+        closes: head(4),
+        results,
+        error,
+    }
+}
+
+/// One record of every kind.
+fn records() -> Vec<Record> {
+    let id = superstep_graph::InterruptId::of(&task().id, 0);
+    let bodies = vec![
+        started(),
+        committed(),
+        RecordBody::Interrupted(parked(None)),
+        RecordBody::Failed(parked(Some(error()))),
+        RecordBody::Resumed {
+            command: command(),
+            run: "run-2".into(),
+            answers: BTreeMap::from([(id.clone(), json!({"approved": true}))]),
+            tasks: vec![task().id],
+        },
+        RecordBody::Retried {
+            command: command(),
+            run: "run-3".into(),
+            tasks: vec![task().id],
+        },
+        RecordBody::UpdateAsked {
+            command: command(),
+            values: json!({"draft": "better"}),
+            as_node: Some("review".into()),
+        },
+        RecordBody::Declined {
+            closes: head(6),
+            command: command(),
+            refusal: Refusal::InvalidUpdate {
+                reason: "no such channel".to_owned(),
+            },
+        },
+        RecordBody::Cancelled {
+            command: command(),
+            reason: Some("ordered twice".to_owned()),
+        },
+        RecordBody::DeadlinePassed { interrupt: id },
+        RecordBody::Deleted { command: command() },
+    ];
+    let mut records: Vec<Record> = bodies
+        .into_iter()
+        .zip(1..)
+        .map(|(body, version)| Record {
+            head: head(version),
+            time: UnixMillis(1_773_480_413_000 + version),
+            told: version / 2,
+            body,
+            snapshot: None,
+        })
+        .collect();
+    let first = records[0].clone();
+    let state = fold(&ThreadId::from("order-42"), None, &first).unwrap();
+    records[0].snapshot = Some(Box::new(state));
+    records
+}
+
+fn golden(kind: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+        .join("golden/record-v1")
+        .join(format!("{kind}.json"))
+}
+
+#[test]
+fn records_of_version_1_are_read_for_ever() {
+    for record in records() {
+        let path = golden(record.body.kind());
+        let encoded = encode(record.clone(), usize::MAX);
+        assert!(encoded.blobs.is_empty());
+        if std::env::var_os("SUPERSTEP_GOLDEN").is_some() && !path.exists() {
+            std::fs::write(&path, &encoded.bytes).unwrap();
+        }
+        let stored = std::fs::read(&path).unwrap();
+        let read = decode(&stored).unwrap();
+        assert_eq!(read.blob_ids(), Vec::<String>::new());
+        let read = read.resolve::<Vec<u8>>(&BTreeMap::new()).unwrap();
+        assert_eq!(read, record, "{} reads otherwise", path.display());
+        let written = String::from_utf8(encoded.bytes).unwrap();
+        assert_eq!(
+            written.trim(),
+            String::from_utf8(stored).unwrap().trim(),
+            "{} is written otherwise: that is a new format version",
+            path.display()
+        );
+    }
+}
+
+#[test]
+fn large_values_go_out_of_line_and_come_back() {
+    let large = json!("x".repeat(5000));
+    let mut record = records().remove(0);
+    let snapshot = record.snapshot.as_mut().unwrap();
+    snapshot
+        .checkpoint
+        .values
+        .insert("draft".into(), large.clone());
+    let RecordBody::Committed(mut committed) = committed() else {
+        unreachable!("a checkpoint")
+    };
+    committed
+        .delta
+        .channels
+        .insert("draft".into(), ChannelChange::Set(large.clone()));
+    committed
+        .delta
+        .channels
+        .insert("log".into(), ChannelChange::Push(vec![large.clone(); 2]));
+    record.body = RecordBody::Committed(committed);
+
+    let encoded = encode(record.clone(), 1000);
+    assert!(encoded.bytes.len() < 4000, "{}", encoded.bytes.len());
+    assert_eq!(encoded.blobs.len(), 2, "the same value is one blob");
+    let decoded = decode(&encoded.bytes).unwrap();
+    assert_eq!(
+        decoded.blob_ids(),
+        encoded.blobs.keys().cloned().collect::<Vec<_>>()
+    );
+    assert_eq!(decoded.clone().resolve(&encoded.blobs).unwrap(), record);
+
+    let missing: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    assert!(matches!(decoded.resolve(&missing), Err(Error::Blob { .. })));
+}
+
+#[test]
+fn a_newer_format_is_refused_by_name() {
+    let newer = br#"{"format": 2, "whatever": true}"#;
+    let error = decode(newer).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "the record has format 2 and this version reads up to 1; upgrade this process"
+    );
+    assert!(matches!(
+        decode(b"{\"format\": 1}"),
+        Err(Error::Unreadable { .. })
+    ));
+    assert!(matches!(decode(b"\x00"), Err(Error::Unreadable { .. })));
+}
+
+#[test]
+fn task_results_are_read_as_they_were_written() {
+    for (_, result) in parked(None).results {
+        assert_eq!(
+            decode_result(&encode_result(result.clone())).unwrap(),
+            result
+        );
+    }
+    let failed = TaskResult::Failed {
+        error: error(),
+        writes: Some(Vec::new()),
+    };
+    assert_eq!(
+        decode_result(&encode_result(failed.clone())).unwrap(),
+        failed
+    );
+}
