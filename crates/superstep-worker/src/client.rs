@@ -360,7 +360,9 @@ impl Client {
     ) -> Result<Result<String, Refusal>, Error> {
         let found = self.threads.load(thread).await?;
         let state = found.as_ref().map(|found| &found.state);
-        let mut open = state.into_iter().flat_map(|state| state.open_questions());
+        let mut open = state
+            .into_iter()
+            .flat_map(superstep_protocol::ThreadState::open_questions);
         if let (Some((_, question)), None) = (open.next(), open.next()) {
             return Ok(Ok(question.id.to_string()));
         }

@@ -39,6 +39,7 @@
 //! # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
 //! ```
 
+pub mod connect;
 #[doc(hidden)]
 pub mod derive;
 mod embedded;
