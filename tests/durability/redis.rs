@@ -9,6 +9,7 @@ mod hazards;
 mod proxy;
 mod refusals;
 mod settings;
+mod tls;
 
 use std::{sync::Arc, time::Duration};
 

@@ -34,9 +34,8 @@ pub(crate) fn again(error: &RedisError) -> Again {
             | ServerErrorKind::ClusterDown
             | ServerErrorKind::MasterDown,
         ) => Again::Same,
-        RedisKind::Io | RedisKind::ClusterConnectionNotFound if !error.is_timeout() => {
-            Again::Reconnect
-        }
+        _ if error.is_timeout() || is_certificate(error) => Again::No,
+        RedisKind::Io | RedisKind::ClusterConnectionNotFound => Again::Reconnect,
         _ => Again::No,
     }
 }
@@ -205,15 +204,15 @@ fn explain_kind(addresses: &str, error: &RedisError) -> (ErrorKind, String) {
 }
 
 fn is_certificate(error: &RedisError) -> bool {
-    let text = error.to_string();
+    let text = error.to_string().to_ascii_lowercase();
     [
         "certificate",
-        "InvalidContentType",
+        "unknownissuer",
         "corrupt message",
-        "UnknownIssuer",
+        "fatal alert",
     ]
     .iter()
-    .any(|word| text.contains(word))
+    .any(|word| error.is_io_error() && text.contains(word))
 }
 
 #[cfg(test)]

@@ -38,6 +38,7 @@ const CALLS_QUEUED_MAX: usize = 1_024;
 pub(crate) struct Link {
     connector: Connector,
     addresses: String,
+    is_tls: bool,
     connect_timeout: Duration,
     current: RwLock<Current>,
     connecting: Mutex<()>,
@@ -77,8 +78,8 @@ impl std::fmt::Debug for Current {
 impl Link {
     /// A link that is not connected yet.
     pub(crate) fn new(settings: &RedisSettings, checked: Checked) -> Result<Self, Error> {
-        let addresses = checked.addresses();
-        if checked.is_tls {
+        let (addresses, is_tls) = (checked.addresses(), checked.is_tls);
+        if is_tls {
             // Whichever provider the process has chosen stays; if none, the one built in here.
             drop(rustls::crypto::ring::default_provider().install_default());
         }
@@ -87,6 +88,7 @@ impl Link {
         Ok(Self {
             connector,
             addresses,
+            is_tls,
             connect_timeout: settings.connect_timeout,
             current: RwLock::default(),
             connecting: Mutex::default(),
@@ -143,6 +145,14 @@ impl Link {
     }
 
     fn error(&self, error: RedisError) -> Error {
+        if self.is_tls && error.is_connection_dropped() && !error.is_connection_refusal() {
+            // A certificate that is refused may show as nothing more than this.
+            let message = format!(
+                "redis at {} ends the TLS connection; is it stopping, or does it ask for another client certificate?",
+                self.addresses
+            );
+            return Error::new(ErrorKind::Unavailable, message).with_source(error);
+        }
         translate(&self.addresses, error)
     }
 

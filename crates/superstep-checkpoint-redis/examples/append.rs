@@ -1,0 +1,253 @@
+//! Measures what a thread costs in Redis: appends per second, latency, bytes per waiting thread.
+//!
+//! Starts a private server as superstep asks for (append-only file, synced every second), or uses
+//! the empty one whose address is given: `cargo run --release -p superstep-checkpoint-redis
+//! --example append [redis://host:port]`. Prints the median of five rounds for each case, after
+//! one to warm up. Which machine it was, and what else ran there, is the reader's to write down.
+//!
+//! The rule it keeps: only the port is called, so the numbers hold for what workers do.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, ensure};
+use bytes::Bytes;
+use superstep_checkpoint::{
+    Append, Appended, IndexChange, InterruptRow, StoredRecord, ThreadLog, ThreadRow,
+};
+use superstep_checkpoint_redis::{RedisLog, RedisSettings};
+use superstep_protocol::{GraphId, Head, Nonce, ThreadId, ThreadStatus, UnixMillis};
+use superstep_tests::servers::RedisServer;
+use tokio::task::JoinSet;
+
+const ROUNDS: usize = 5;
+const WAITING_THREADS: u64 = 10_000;
+
+/// What an append changes beside the record.
+#[derive(Clone, Copy, Debug)]
+enum Change {
+    /// Nothing.
+    Nothing,
+    /// What a superstep does: the row's time, the watch entry, one round ended and one begun.
+    Superstep,
+}
+
+#[tokio::main(flavor = "current_thread")]
+#[expect(clippy::print_stdout, reason = "its output is what it is for")]
+async fn main() -> anyhow::Result<()> {
+    let server = std::env::args().len() < 2;
+    let server = server.then(RedisServer::start).transpose()?;
+    let url = server.as_ref().map(RedisServer::url);
+    let url = url
+        .or_else(|| std::env::args().nth(1))
+        .context("an address")?;
+    let log = Arc::new(RedisLog::connect(RedisSettings::new(&url)).await?);
+
+    for size in [1_000, 10_000] {
+        for change in [Change::Nothing, Change::Superstep] {
+            let appends = if size == 1_000 { 40_000 } else { 10_000 };
+            let mut rates = Vec::new();
+            for round in 0..=ROUNDS {
+                let label = format!("{size}-{change:?}-{round}");
+                let took = in_flight(&log, &label, 64, appends, size, change).await?;
+                rates.push(per_second(appends, took));
+            }
+            rates.remove(0);
+            let rate = median(&mut rates);
+            println!("{size} bytes, {change:?}, 64 in flight: {rate} appends a second");
+        }
+    }
+    for change in [Change::Nothing, Change::Superstep] {
+        let mut medians = Vec::new();
+        for round in 0..=ROUNDS {
+            let id = ThreadId::new(format!("one-{change:?}-{round}"));
+            medians.push(one_in_flight(&*log, &id, 3_000, 1_000, change).await?);
+        }
+        medians.remove(0);
+        let p50 = median(&mut medians);
+        println!("1000 bytes, {change:?}, one in flight: p50 {p50:?}");
+    }
+    let bytes = bytes_of_waiting(&url, &log).await?;
+    println!("one waiting thread: {bytes}");
+    Ok(())
+}
+
+/// Appends to `lanes` threads at once, one append in flight each; how long it took.
+async fn in_flight(
+    log: &Arc<RedisLog>,
+    label: &str,
+    lanes: u64,
+    appends: u64,
+    size: usize,
+    change: Change,
+) -> anyhow::Result<Duration> {
+    let mut tasks = JoinSet::new();
+    let began = Instant::now();
+    for lane in 0..lanes {
+        let (log, id) = (Arc::clone(log), ThreadId::new(format!("{label}-{lane}")));
+        tasks.spawn(async move {
+            let mut after = None;
+            for _ in 0..appends / lanes {
+                after = Some(append(&*log, &id, after, size, change).await?);
+            }
+            anyhow::Ok(())
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done??;
+    }
+    Ok(began.elapsed())
+}
+
+/// The median time of appends to one thread, one after another.
+async fn one_in_flight(
+    log: &dyn ThreadLog,
+    id: &ThreadId,
+    appends: usize,
+    size: usize,
+    change: Change,
+) -> anyhow::Result<Duration> {
+    let mut after = None;
+    let mut times = Vec::with_capacity(appends);
+    for _ in 0..appends {
+        let began = Instant::now();
+        after = Some(append(log, id, after, size, change).await?);
+        times.push(began.elapsed());
+    }
+    Ok(median(&mut times))
+}
+
+async fn append(
+    log: &dyn ThreadLog,
+    id: &ThreadId,
+    after: Option<Head>,
+    size: usize,
+    change: Change,
+) -> anyhow::Result<Head> {
+    let next = next(after, size, change);
+    let answer = log.append(id, &next).await?;
+    ensure!(answer == Appended::Done, "{id}: {answer:?}");
+    Ok(next.record.head)
+}
+
+fn next(after: Option<Head>, size: usize, change: Change) -> Append {
+    let version = after.map_or(1, |after| after.version + 1);
+    let head = Head {
+        version,
+        nonce: Nonce(version.wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+    };
+    let is_superstep = matches!(change, Change::Superstep);
+    let index = IndexChange {
+        row: (is_superstep || after.is_none()).then(|| row(ThreadStatus::Busy, version)),
+        watched: is_superstep.then_some(true),
+        rounds_opened: is_superstep.then_some(head).into_iter().collect(),
+        rounds_closed: after.filter(|_| is_superstep).into_iter().collect(),
+        ..IndexChange::default()
+    };
+    Append {
+        after,
+        record: StoredRecord {
+            head,
+            snapshot: 1,
+            bytes: Bytes::from(vec![b'x'; size]),
+        },
+        index,
+        outcome: None,
+        blobs: Vec::new(),
+    }
+}
+
+fn row(status: ThreadStatus, updated_at: u64) -> ThreadRow {
+    ThreadRow {
+        status,
+        graph: GraphId {
+            name: "approval".into(),
+            version: "1".into(),
+        },
+        created_at: UnixMillis(1_800_000_000_000),
+        updated_at: UnixMillis(1_800_000_000_000 + updated_at),
+    }
+}
+
+/// What a thread takes that has one record of 1 KB, waits for one answer and owes nothing.
+async fn bytes_of_waiting(url: &str, log: &Arc<RedisLog>) -> anyhow::Result<String> {
+    let client = redis::Client::open(url)?;
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    redis::cmd("FLUSHALL").exec_async(&mut connection).await?;
+    let before = used_memory(&mut connection).await?;
+    let mut tasks = JoinSet::new();
+    for lane in 0..50 {
+        let log = Arc::clone(log);
+        tasks.spawn(async move {
+            for n in 0..WAITING_THREADS / 50 {
+                let id = ThreadId::new(format!("01927c3a-8f4e-7a6b-9c21-{lane:04}{n:08}"));
+                let answer = log.append(&id, &waits(n)).await?;
+                ensure!(answer == Appended::Done, "{id}: {answer:?}");
+            }
+            Ok(())
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done??;
+    }
+    let all = used_memory(&mut connection).await? - before;
+    let key: String = redis::cmd("RANDOMKEY").query_async(&mut connection).await?;
+    let of_shard = key
+        .split_inclusive("}:")
+        .next()
+        .context("a key with a tag")?;
+    let mut parts = BTreeMap::new();
+    for part in ["t", "x"] {
+        let pattern = format!("{of_shard}{part}:*");
+        let keys: Vec<String> = redis::cmd("KEYS")
+            .arg(pattern)
+            .query_async(&mut connection)
+            .await?;
+        let first = keys.first().context("a shard with threads")?;
+        let bytes: u64 = redis::cmd("MEMORY")
+            .arg("USAGE")
+            .arg(first)
+            .query_async(&mut connection)
+            .await?;
+        parts.insert(part, bytes);
+    }
+    let each = all / WAITING_THREADS;
+    let (log, open) = (parts["t"], parts["x"]);
+    let index = each.saturating_sub(log + open);
+    Ok(format!(
+        "{each} bytes (its log {log}, its open question {open}, its share of indexes and key space {index})"
+    ))
+}
+
+fn waits(n: u64) -> Append {
+    let mut append = next(None, 1_000, Change::Nothing);
+    append.index.row = Some(row(ThreadStatus::Interrupted, n));
+    append.index.opened = vec![InterruptRow {
+        id: format!("{n:032x}").into(),
+        opened_at: UnixMillis(1_800_000_000_000 + n),
+    }];
+    append
+}
+
+async fn used_memory(connection: &mut redis::aio::MultiplexedConnection) -> anyhow::Result<u64> {
+    let info: String = redis::cmd("INFO")
+        .arg("memory")
+        .query_async(connection)
+        .await?;
+    let line = info
+        .lines()
+        .find_map(|line| line.strip_prefix("used_memory:"));
+    Ok(line.context("INFO tells used_memory")?.trim().parse()?)
+}
+
+fn per_second(count: u64, took: Duration) -> u64 {
+    u64::try_from(u128::from(count) * 1_000_000 / took.as_micros().max(1)).unwrap_or(u64::MAX)
+}
+
+fn median<T: Ord + Copy>(values: &mut [T]) -> T {
+    values.sort_unstable();
+    values[values.len() / 2]
+}
