@@ -139,7 +139,8 @@ pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
         RecordBody::Interrupted(_) => told.extend(opened(record, after)),
         RecordBody::Failed(parked) => {
             told.extend(opened(record, after));
-            if let Some(error) = &parked.error {
+            // While another round of the run is open it has not ended; the last one tells.
+            if let Some(error) = parked.error.as_ref().filter(|_| !after.is_busy()) {
                 told.push(EventData::RunFailed {
                     error: error.clone(),
                 });
@@ -179,7 +180,8 @@ pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
             told.push(EventData::InterruptExpired {
                 interrupt: interrupt.clone(),
             });
-            if let Some(error) = after.run.as_ref().and_then(|run| run.error.clone()) {
+            let run = after.run.as_ref().filter(|_| !after.is_busy());
+            if let Some(error) = run.and_then(|run| run.error.clone()) {
                 told.push(EventData::RunFailed { error });
             }
         }

@@ -7,8 +7,10 @@
 use superstep_graph::{Checkpoint, InterruptId, Lineage, Source, TaskId};
 
 use crate::{
-    ids::{Dispatch, Head, RunId, ThreadId},
-    record::{CommandRef, Committed, Parked, Raised, Record, RecordBody, TaskResult, Then},
+    ids::{CommandId, Dispatch, Head, RunId, ThreadId},
+    record::{
+        CommandRef, Committed, Parked, Raised, Record, RecordBody, RunError, TaskResult, Then,
+    },
     state::{
         Answer, Asked, CLOSED_QUESTIONS_MAX, Closed, Decision, Progress, Question, Run, TaskState,
         ThreadState, value_digest,
@@ -157,7 +159,14 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             if let Some(run) = &mut state.run {
                 run.error.clone_from(&parked.error);
             }
-            end_run(state, RunStatus::Error);
+            // A deadline that passed while this round ran is what ended the run.
+            let timeout = state
+                .run
+                .as_ref()
+                .is_some_and(|run| run.status == RunStatus::Timeout);
+            if !timeout {
+                end_run(state, RunStatus::Error);
+            }
         }
         RecordBody::Resumed {
             command,
@@ -165,6 +174,7 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             answers,
             tasks,
         } => {
+            forget_untracked(state);
             for (id, value) in answers {
                 answer(state, record, command, id, value.clone());
             }
@@ -177,6 +187,7 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             run,
             tasks,
         } => {
+            forget_untracked(state);
             state.applied.push(command.id.clone());
             continue_run(state, run, command);
             if tasks.is_empty() {
@@ -192,6 +203,8 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             values,
             as_node,
         } => {
+            // Part of the lineage of what it leads to: after an update questions are new ones.
+            state.applied.push(command.id.clone());
             let (command, values, as_node) = (command.clone(), values.clone(), as_node.clone());
             let asked = Asked::Update {
                 command,
@@ -203,7 +216,15 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
                 asked,
             });
         }
-        RecordBody::Declined { closes, .. } => close(state, *closes),
+        RecordBody::Declined {
+            closes, command, ..
+        } => {
+            // It changed nothing, so it leaves no trace in the lineage either.
+            if state.waits_for(*closes) && state.applied.last() == Some(&command.id) {
+                state.applied.pop();
+            }
+            close(state, *closes);
+        }
         RecordBody::Cancelled { command, .. } => {
             give_up_questions(state, "cancelled");
             drop_rounds(state);
@@ -313,6 +334,7 @@ fn park(state: &mut ThreadState, record: &Record, parked: &Parked) {
                 writes: Some(writes),
                 ..
             } => {
+                give_up_task_questions(state, at, "its task finished without it");
                 state.tasks[at].progress = Progress::Finished {
                     writes: writes.clone(),
                 };
@@ -408,31 +430,36 @@ fn answer(
 
 fn expire(state: &mut ThreadState, interrupt: &InterruptId) {
     remember(state, interrupt.clone(), Closed::Expired);
-    let error = crate::record::RunError {
+    state
+        .applied
+        .push(CommandId::new(format!("deadline:{interrupt}")));
+    let mut error = RunError {
         kind: "InterruptExpired".to_owned(),
         message: format!("interrupt {interrupt} was not answered in time"),
         node: None,
         task: None,
     };
-    for task in &mut state.tasks {
-        if task
-            .questions
-            .iter()
-            .any(|question| question.id == *interrupt)
-        {
-            task.questions.retain(|question| question.id != *interrupt);
-            let (node, id) = (Some(task.task.node.clone()), Some(task.task.id.clone()));
-            let error = crate::record::RunError {
-                node,
-                task: id,
-                ..error.clone()
-            };
-            task.progress = Progress::Failed { error };
-        }
+    let asks = |task: &TaskState| task.questions.iter().any(|q| q.id == *interrupt);
+    if let Some(task) = state.tasks.iter_mut().find(|task| asks(task)) {
+        task.questions.retain(|question| question.id != *interrupt);
+        error.node = Some(task.task.node.clone());
+        error.task = Some(task.task.id.clone());
+        task.progress = Progress::Failed {
+            error: error.clone(),
+        };
     }
+    drop_empty_rounds(state);
     if let Some(run) = &mut state.run {
         run.error = Some(error);
         run.status = RunStatus::Timeout;
+    }
+}
+
+/// Untracked values live as long as their run: one that goes on after it stopped reads them as
+/// absent. While another round of the thread is open the run has not stopped.
+fn forget_untracked(state: &mut ThreadState) {
+    if state.rounds.is_empty() {
+        state.checkpoint.untracked.clear();
     }
 }
 
@@ -491,7 +518,12 @@ fn open_round(state: &mut ThreadState, dispatch: Dispatch, run: &RunId, tasks: &
         }
     }
     state.rounds.insert(dispatch, run.clone());
-    // A task that moved to the new round leaves its old one, which may be left without tasks.
+    drop_empty_rounds(state);
+}
+
+/// A task that moved to a new round, or that a deadline ended, leaves its old one; a round that
+/// is left without tasks has nothing to wait for.
+fn drop_empty_rounds(state: &mut ThreadState) {
     let rounds: Vec<Dispatch> = state.rounds.keys().copied().collect();
     for round in rounds {
         if state.round_tasks(round).next().is_none() {

@@ -122,7 +122,14 @@ impl FromStr for Head {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let error = || ParseHeadError(text.to_owned());
         let (version, nonce) = text.split_once('-').ok_or_else(error)?;
-        if nonce.len() != 16 {
+        // A sign or a leading zero would make two texts of one name.
+        let plain = nonce.len() == 16
+            && nonce
+                .bytes()
+                .all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+            && version.bytes().all(|b| b.is_ascii_digit())
+            && !version.starts_with('0');
+        if !plain {
             return Err(error());
         }
         Ok(Self {

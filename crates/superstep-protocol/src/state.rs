@@ -362,12 +362,14 @@ pub fn checkpoint_id(head: Head, time: UnixMillis) -> String {
 /// The version of the record that a checkpoint id names, and the part of the nonce that it
 /// carries; `None` if it is not such an id.
 pub fn version_of_checkpoint(id: &str) -> Option<(u64, u64)> {
-    let hex: String = id.chars().filter(|c| *c != '-').collect();
-    if hex.len() != 32 || id.len() != 36 {
+    let parts: Vec<&str> = id.split('-').collect();
+    let lengths: Vec<usize> = parts.iter().map(|part| part.len()).collect();
+    let hex = parts.concat();
+    if lengths != [8, 4, 4, 4, 12] || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
         return None;
     }
     let bits = u128::from_str_radix(&hex, 16).ok()?;
     let version = u64::try_from((bits >> 64 & 0xfff) << 20 | (bits >> 42 & 0xf_ffff)).ok()?;
     let nonce = u64::try_from(bits & 0x3ff_ffff_ffff).ok()?;
-    (bits >> 76 & 0xf == 7).then_some((version, nonce))
+    (bits >> 76 & 0xf == 7 && bits >> 62 & 0b11 == 0b10).then_some((version, nonce))
 }

@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use superstep_graph::{InterruptId, TaskId};
 
-use super::{Answers, Nothing, Verdict};
+use super::{Answers, Nothing, Verdict, command};
 use crate::{
     ids::{RunId, UnixMillis},
     record::{CommandRef, Profile, RecordBody},
     refusal::Refusal,
-    state::{Asked, Closed, Progress, Question, ThreadState, value_digest},
+    state::{Closed, Progress, Question, ThreadState, value_digest},
 };
 
 pub(super) fn resume(
@@ -23,9 +23,7 @@ pub(super) fn resume(
     answers: &Answers,
     now: UnixMillis,
 ) -> Verdict {
-    if let Some(decision) = &state.decision
-        && matches!(decision.asked, Asked::Update { .. })
-    {
+    if command::update_asked(state) {
         // The update may give the question up; what it leaves open decides.
         return Verdict::Wait;
     }
@@ -75,7 +73,9 @@ fn tasks_to_run(state: &ThreadState, answers: &BTreeMap<InterruptId, Value>) -> 
                 Progress::Waiting => {
                     state.profile == Profile::Langgraph || task.open_questions().next().is_none()
                 }
-                Progress::Open { .. } | Progress::Finished { .. } => false,
+                Progress::Open { .. } => false,
+                // Its writes are parked; it has no open question and never runs again.
+                Progress::Finished { .. } => return false,
             };
             answered || idle
         })
@@ -186,6 +186,10 @@ pub(super) fn deadline(state: &ThreadState, interrupt: &InterruptId, now: UnixMi
     match question.map(|question| question.expires_at) {
         // Answered, given up, or expired before: whoever came first won.
         None => Verdict::Nothing(Nothing::Late),
+        // As for an answer: the update may give the question up.
+        Some(Some(expires_at)) if expires_at <= now && command::update_asked(state) => {
+            Verdict::Wait
+        }
         Some(Some(expires_at)) if expires_at <= now => {
             Verdict::Append(RecordBody::DeadlinePassed {
                 interrupt: interrupt.clone(),

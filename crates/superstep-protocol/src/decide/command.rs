@@ -8,7 +8,6 @@ use crate::{
     record::{CommandRef, Profile, RecordBody},
     refusal::Refusal,
     state::{Asked, Progress, ThreadState},
-    status::ThreadStatus,
 };
 
 /// A start of a thread that has no log, or whose log is a tombstone.
@@ -65,8 +64,20 @@ pub(super) fn busy(state: &ThreadState) -> Refusal {
     }
 }
 
+/// Whether an update waits for a worker of the graph to apply it.
+pub(super) fn update_asked(state: &ThreadState) -> bool {
+    state
+        .decision
+        .as_ref()
+        .is_some_and(|decision| matches!(decision.asked, Asked::Update { .. }))
+}
+
 /// A cancel ends what runs and gives up what waits; finished supersteps stay.
 pub(super) fn cancel(state: &ThreadState, command: &CommandRef, reason: Option<String>) -> Verdict {
+    if update_asked(state) {
+        // The update was accepted and will be told of; what it leaves is what is cancelled.
+        return Verdict::Wait;
+    }
     let waits = state.open_questions().next().is_some();
     if !state.is_busy() && !waits {
         return Verdict::Refuse(Refusal::NothingToCancel {
@@ -88,7 +99,7 @@ pub(super) fn update(
     as_node: Option<NodeName>,
 ) -> Verdict {
     match &state.decision {
-        Some(decision) if matches!(decision.asked, Asked::Update { .. }) => Verdict::Wait,
+        Some(_) if update_asked(state) => Verdict::Wait,
         None if state.rounds.is_empty() => Verdict::Append(RecordBody::UpdateAsked {
             command: command.clone(),
             values: values.clone(),
@@ -122,13 +133,10 @@ pub(super) fn retry(state: &ThreadState, command: &CommandRef, run: &RunId) -> V
             .iter()
             .all(|task| matches!(task.progress, Progress::Finished { .. }));
     if tasks.is_empty() && !unapplied {
-        let status = match state.status() {
-            // A run that failed with nothing left, as at the recursion limit with no task.
-            ThreadStatus::Error if state.tasks.is_empty() => ThreadStatus::Idle,
-            status => status,
-        };
-        let thread = state.thread.clone();
-        return Verdict::Refuse(Refusal::NothingToRetry { thread, status });
+        return Verdict::Refuse(Refusal::NothingToRetry {
+            thread: state.thread.clone(),
+            status: state.status(),
+        });
     }
     Verdict::Append(RecordBody::Retried {
         command: command.clone(),

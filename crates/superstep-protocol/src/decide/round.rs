@@ -35,7 +35,12 @@ pub fn close_with<'a>(
     dispatch: Dispatch,
     results: &'a BTreeMap<TaskId, TaskResult>,
 ) -> Closing<'a> {
-    if !state.waits_for(dispatch) {
+    let closes = state.decision.as_ref().is_some_and(|decision| {
+        decision.dispatch == dispatch && matches!(decision.asked, Asked::Close)
+    });
+    // The dispatch of an input or an update is answered by what a worker made of that alone:
+    // to end it as a round would lose what was asked.
+    if !closes && !state.rounds.contains_key(&dispatch) {
         return Closing::Late;
     }
     let missing: Vec<TaskId> = state
@@ -45,6 +50,11 @@ pub fn close_with<'a>(
         .collect();
     if !missing.is_empty() {
         return Closing::Incomplete(missing);
+    }
+    // Another round of this run failed: the run ends in that error, as it would have if the
+    // rounds had been one. What finished is parked; a retry goes on from there.
+    if failed_before(state).is_some() {
+        return Closing::Park;
     }
     let mut writes = Vec::with_capacity(state.tasks.len());
     for task in &state.tasks {
@@ -64,6 +74,11 @@ pub fn close_with<'a>(
         }
     }
     Closing::Apply(writes)
+}
+
+/// The error of a round of the current run that ended before, if one did.
+fn failed_before(state: &ThreadState) -> Option<&RunError> {
+    state.run.as_ref().and_then(|run| run.error.as_ref())
 }
 
 pub(super) fn ended(
@@ -109,6 +124,8 @@ pub(super) fn ended(
                         Some(TaskResult::Failed { error, .. }) => Some(error.clone()),
                         _ => None,
                     });
+            let last = state.rounds.keys().all(|round| *round == dispatch);
+            let error = error.or_else(|| failed_before(state).filter(|_| last).cloned());
             let parked = Parked {
                 closes: dispatch,
                 results,
