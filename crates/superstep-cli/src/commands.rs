@@ -1,0 +1,6 @@
+//! The subcommands, a file each.
+//!
+//! Each reads its arguments, calls the crates below, and says what came of it. Reaching the
+//! servers is left to `reach`, text to `output`.
+
+pub(crate) mod demo;
