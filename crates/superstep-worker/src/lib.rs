@@ -18,6 +18,7 @@ mod registry;
 mod run_task;
 mod settings;
 mod threads;
+mod turns;
 mod view;
 mod work;
 mod worker;

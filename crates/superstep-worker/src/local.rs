@@ -12,7 +12,6 @@ use superstep_protocol::{
     Answers, CommandId, CommandRef, Dispatch, Event, GraphId, Profile, RECURSION_LIMIT, Refusal,
     RunError, RunId, RunStatus, Start, ThreadId, ThreadStatus,
 };
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     clock::SharedWorld,
@@ -22,6 +21,7 @@ use crate::{
     node::OutputSink,
     settings::WorkerSettings,
     threads::{Thread, Threads},
+    turns::{Turn, Turns},
     view::{CheckpointView, InterruptView, StateView},
 };
 
@@ -59,6 +59,7 @@ pub struct Local {
     engine: Engine,
     settings: WorkerSettings,
     sink: Option<Arc<dyn OutputSink>>,
+    turns: Arc<Turns>,
 }
 
 impl std::fmt::Debug for Local {
@@ -85,6 +86,7 @@ impl Local {
             },
             settings,
             sink: None,
+            turns: Arc::default(),
         }
     }
 
@@ -117,7 +119,6 @@ impl Local {
         input: Value,
         options: RunOptions,
     ) -> Result<RunOutput, Error> {
-        self.finish(thread).await?;
         let command = self.command();
         let event = Event::Start(Box::new(Start {
             run: options.run.unwrap_or_else(|| self.new_run()),
@@ -137,7 +138,7 @@ impl Local {
     /// # Errors
     /// `Refused` with its kind if the answer is not accepted.
     pub async fn resume(&self, thread: &ThreadId, answers: Answers) -> Result<RunOutput, Error> {
-        self.finish(thread).await?;
+        // Sent now: waiting for a turn must not let it answer a question that opens meanwhile.
         let event = Event::Resume {
             command: self.command(),
             run: self.new_run(),
@@ -151,7 +152,6 @@ impl Local {
     /// # Errors
     /// `Refused` if nothing did.
     pub async fn retry(&self, thread: &ThreadId) -> Result<RunOutput, Error> {
-        self.finish(thread).await?;
         let event = Event::Retry {
             command: self.command(),
             run: self.new_run(),
@@ -168,7 +168,9 @@ impl Local {
             command: self.command(),
             reason,
         };
-        self.accept(thread, &event).await.map(|_| ())
+        self.accept(thread, &event, None).await?;
+        self.turns.stop(thread);
+        Ok(())
     }
 
     /// Updates the state as if `as_node` had returned `values`.
@@ -181,15 +183,16 @@ impl Local {
         values: Value,
         as_node: Option<NodeName>,
     ) -> Result<StateView, Error> {
-        self.finish(thread).await?;
         let event = Event::Update {
             command: self.command(),
             values,
             as_node,
         };
-        let accepted = self.accept(thread, &event).await?;
+        let turn = self.turns.take(thread).await;
+        self.finish_in(&turn, thread).await?;
+        let accepted = self.accept(thread, &event, Some(&turn)).await?;
         let before = accepted.state.saved;
-        let worked = self.drive(accepted).await?;
+        let worked = self.drive(accepted, &turn).await?;
         let declined = worked.1.filter(|_| worked.0.state.saved == before);
         if let Some(refusal) = declined {
             return Err(Error::Refused(refusal));
@@ -205,7 +208,9 @@ impl Local {
         let event = Event::Delete {
             command: self.command(),
         };
-        self.accept(thread, &event).await.map(|_| ())
+        self.accept(thread, &event, None).await?;
+        self.turns.stop(thread);
+        Ok(())
     }
 
     /// The thread as it is now; `None` if there is none.
@@ -247,8 +252,13 @@ impl Local {
     /// # Errors
     /// If the store fails, or the thread's graph is not held.
     pub async fn finish(&self, thread: &ThreadId) -> Result<(), Error> {
+        let turn = self.turns.take(thread).await;
+        self.finish_in(&turn, thread).await
+    }
+
+    async fn finish_in(&self, turn: &Turn, thread: &ThreadId) -> Result<(), Error> {
         match self.engine.threads.load(thread).await? {
-            Some(found) if found.state.is_busy() => self.drive(found).await.map(|_| ()),
+            Some(found) if found.state.is_busy() => self.drive(found, turn).await.map(|_| ()),
             _ => Ok(()),
         }
     }
@@ -259,8 +269,10 @@ impl Local {
     }
 
     async fn apply(&self, thread: &ThreadId, event: &Event) -> Result<RunOutput, Error> {
-        let accepted = self.accept(thread, event).await?;
-        let (thread, _) = self.drive(accepted).await?;
+        let turn = self.turns.take(thread).await;
+        self.finish_in(&turn, thread).await?;
+        let accepted = self.accept(thread, event, Some(&turn)).await?;
+        let (thread, _) = self.drive(accepted, &turn).await?;
         let state = &thread.state;
         let graph = self.engine.graph_of(&thread)?;
         let values = match read_output(graph.topology(), &state.checkpoint) {
@@ -277,14 +289,22 @@ impl Local {
         })
     }
 
-    async fn accept(&self, thread: &ThreadId, event: &Event) -> Result<Thread, Error> {
+    async fn accept(
+        &self,
+        thread: &ThreadId,
+        event: &Event,
+        turn: Option<&Turn>,
+    ) -> Result<Thread, Error> {
         loop {
             match Box::pin(self.engine.accept(thread, event, None, || None)).await? {
                 Accepted::Appended(done) => return Ok(told(done.0)),
                 Accepted::Refused(refusal) => return Err(Error::Refused(refusal)),
                 Accepted::Wait | Accepted::Nothing | Accepted::Decided(_) => {
                     // A decision of the graph is pending: it is ours to make.
-                    self.finish(thread).await?;
+                    match turn {
+                        Some(turn) => self.finish_in(turn, thread).await?,
+                        None => self.finish(thread).await?,
+                    }
                     tokio::time::sleep(Duration::from_millis(1)).await;
                 }
             }
@@ -293,8 +313,13 @@ impl Local {
 
     /// Works until the thread waits for nothing of ours. Also gives the last refusal of an
     /// update that could not be applied.
-    async fn drive(&self, mut thread: Thread) -> Result<(Thread, Option<Refusal>), Error> {
+    async fn drive(
+        &self,
+        mut thread: Thread,
+        turn: &Turn,
+    ) -> Result<(Thread, Option<Refusal>), Error> {
         let mut declined = None;
+        let mut cancel = turn.begin();
         loop {
             thread = told(thread);
             let dispatch: Option<Dispatch> = match &thread.state.decision {
@@ -314,7 +339,7 @@ impl Local {
             let running = Running {
                 attempt: 1,
                 timeout: self.settings.task_timeout,
-                cancel: CancellationToken::new(),
+                cancel: cancel.clone(),
                 sink: self.sink.clone(),
             };
             thread = match Box::pin(self.engine.work(thread, dispatch, &[], &running)).await? {
@@ -326,6 +351,8 @@ impl Local {
                 }
                 Worked::Late(Some(now)) => *now,
                 Worked::Late(None) | Worked::Partial | Worked::Stopped => {
+                    // Whoever stopped it has appended why; if not for this run, it goes on.
+                    cancel = turn.begin();
                     match self.engine.threads.load(&id).await? {
                         Some(now) => now,
                         None => return Err(Error::Contended { thread: id }),
