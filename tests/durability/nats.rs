@@ -9,7 +9,7 @@ mod faults;
 mod gone;
 mod refusals;
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use async_nats::jetstream;
 use bytes::Bytes;
@@ -90,12 +90,16 @@ fn email() -> GraphId {
     }
 }
 
-fn work(body: impl ToString) -> WorkMessage {
+fn work(body: &str) -> WorkMessage {
     WorkMessage {
         graph: email(),
         headers: Headers::new(),
-        body: Bytes::from(body.to_string()),
+        body: Bytes::from(body.to_owned()),
     }
+}
+
+fn works(bodies: Range<usize>) -> Vec<WorkMessage> {
+    bodies.map(|n| work(&n.to_string())).collect()
 }
 
 fn resume(id: &str) -> CommandMessage {

@@ -15,12 +15,18 @@ use async_nats::{
     },
 };
 use bytes::Bytes;
+use futures_util::{
+    FutureExt,
+    future::{Either, join_all, select},
+};
 use superstep_queue::{Error, ErrorKind, Headers};
 use tokio::time::{Instant, sleep};
 use tracing::debug;
 
 use crate::{error, message::headers_out, queue::Shared};
 
+/// How long an ack may be late after the connection was made anew.
+const LATE_ACK: Duration = Duration::from_millis(500);
 /// Messages of one call that are in flight at once.
 const WINDOW: usize = 128;
 /// Messages of this connection that are in flight at once, over all calls. More would starve
@@ -130,6 +136,7 @@ impl Shared {
         let count = u32::try_from(window.len()).expect("a window is small");
         let permits = self.in_flight.acquire_many(count).await;
         let _permits = permits.expect("the semaphore is never closed");
+        let mut connections = self.link.connections();
         let mut sent: Vec<Result<PublishAckFuture, PublishError>> = Vec::new();
         for message in window.iter() {
             let publish = PublishMessage::build()
@@ -138,13 +145,25 @@ impl Shared {
             let subject = message.subject.clone();
             sent.push(self.context.send_publish(subject, publish).await);
         }
+        // What a server took before its connection was lost is not acked on the next one.
+        let lost = async move {
+            let _ = connections.changed().await;
+            sleep(LATE_ACK).await;
+        };
+        let lost = lost.boxed().shared();
+        let acked = sent.into_iter().map(|sent| {
+            let lost = lost.clone();
+            async move {
+                match select(sent?.into_future(), lost).await {
+                    Either::Left((acked, _)) => acked,
+                    Either::Right(_) => Err(PublishError::new(PublishErrorKind::BrokenPipe)),
+                }
+            }
+        });
+        // All at once: each has a timeout of its own.
+        let acked = join_all(acked).await;
         let mut gravest: Result<(), Failure> = Ok(());
-        for (message, sent) in window.iter_mut().zip(sent) {
-            // The acks are on their way at the same time; waiting in order costs nothing.
-            let acked = match sent {
-                Ok(ack) => ack.await,
-                Err(failed) => Err(failed),
-            };
+        for (message, acked) in window.iter_mut().zip(acked) {
             match acked {
                 Ok(ack) => message.ack = Some(ack),
                 Err(failed) => {

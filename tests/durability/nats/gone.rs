@@ -124,7 +124,7 @@ async fn a_deleted_stream_is_made_anew_by_a_publish(binary: ServerBinary) {
         .delete_stream("SUPERSTEP_default_EVENTS")
         .await
         .unwrap();
-    let many: Vec<_> = (0..300).map(work).collect();
+    let many = works(0..300);
     queue.publish_work(&many).await.unwrap();
     queue.publish_command(&resume("k1")).await.unwrap();
     queue.publish_events(&[interrupt("e1")]).await.unwrap();
