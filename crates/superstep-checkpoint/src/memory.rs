@@ -46,6 +46,16 @@ pub struct MemoryLog {
     clock: Clock,
 }
 
+/// All that a [`MemoryLog`] held at one moment.
+#[derive(Clone)]
+pub struct Image(State);
+
+impl fmt::Debug for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Image").finish_non_exhaustive()
+    }
+}
+
 impl fmt::Debug for MemoryLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MemoryLog").finish_non_exhaustive()
@@ -70,6 +80,17 @@ impl MemoryLog {
             state: Mutex::default(),
             clock,
         }
+    }
+
+    /// What the log holds now. With [`restore`](Self::restore) a test makes the store step back,
+    /// as a server does that loses its last second.
+    pub fn image(&self) -> Image {
+        Image(self.at_now().0.clone())
+    }
+
+    /// Forgets everything since `image` was taken.
+    pub fn restore(&self, image: &Image) {
+        *self.at_now().0 = image.0.clone();
     }
 
     /// The state, rid of what has outlived its time. A panic while it was locked can only be
@@ -238,6 +259,22 @@ mod tests {
 
     fn make_log_on(clock: Clock) -> Ready<Arc<dyn ThreadLog>> {
         ready(Arc::new(MemoryLog::with_clock(clock)))
+    }
+
+    #[tokio::test]
+    async fn a_restored_image_forgets_what_came_after() {
+        let log = MemoryLog::new();
+        let (thread, command) = ("t".into(), "c".into());
+        let before = log.image();
+        log.put_outcome(&thread, &command, "kept".into())
+            .await
+            .unwrap();
+        let after = log.image();
+        log.restore(&before);
+        assert_eq!(log.outcome(&thread, &command).await.unwrap(), None);
+        log.restore(&after);
+        let kept = log.outcome(&thread, &command).await.unwrap();
+        assert_eq!(kept.as_deref(), Some(&b"kept"[..]));
     }
 
     crate::contract_tests!(make_log);

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Everything that a log holds.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct State {
     threads: BTreeMap<ThreadId, Thread>,
     blobs: BTreeMap<(ThreadId, String), Blob>,
@@ -32,7 +32,7 @@ pub(super) struct State {
 }
 
 /// One thread; there is none without a record.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Thread {
     records: BTreeMap<u64, StoredRecord>,
     row: Option<ThreadRow>,
@@ -44,25 +44,25 @@ struct Thread {
     expires: Option<UnixMillis>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Round {
     results: BTreeMap<TaskId, Bytes>,
     ended: bool,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Blob {
     bytes: Bytes,
     expires: Option<UnixMillis>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Outcome {
     bytes: Bytes,
     expires: UnixMillis,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum Expiry {
     Tombstone(ThreadId),
     Round(ThreadId, Dispatch),
