@@ -12,8 +12,8 @@ use std::sync::Mutex;
 
 use anyhow::{Context as _, ensure};
 
-/// Binaries found so far in this process, by name.
-static FOUND: Mutex<BTreeMap<String, PathBuf>> = Mutex::new(BTreeMap::new());
+/// Binaries found so far in this process, by their place below the folder of binaries.
+static FOUND: Mutex<BTreeMap<PathBuf, PathBuf>> = Mutex::new(BTreeMap::new());
 
 /// The folder of the root `Cargo.toml`.
 ///
@@ -46,30 +46,45 @@ pub fn target_dir() -> PathBuf {
 ///
 /// Never: the map of found binaries is not poisoned, as nothing panics while it is held.
 pub fn worker_binary(name: &str) -> anyhow::Result<PathBuf> {
+    built("--bin", name, "")
+}
+
+/// The path of the example `name`, a program that tests run; builds it when nobody has.
+///
+/// # Errors
+///
+/// When the build fails or makes no example of that name.
+///
+/// # Panics
+///
+/// Never: the map of found binaries is not poisoned, as nothing panics while it is held.
+pub fn example_binary(name: &str) -> anyhow::Result<PathBuf> {
+    built("--example", name, "examples")
+}
+
+/// Finds the target of this kind in `folder` below the folder of binaries, or builds it.
+fn built(kind: &str, name: &str, folder: &str) -> anyhow::Result<PathBuf> {
     let mut found = FOUND.lock().expect("nothing panics while the map is held");
-    if let Some(path) = found.get(name) {
+    let file = Path::new(folder).join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    if let Some(path) = found.get(&file) {
         return Ok(path.clone());
     }
-    let file = format!("{name}{}", std::env::consts::EXE_SUFFIX);
     let path = match std::env::var_os("SUPERSTEP_TEST_BIN_DIR") {
         Some(dir) if Path::new(&dir).join(&file).is_file() => Path::new(&dir).join(&file),
-        _ => build(name, &file)?,
+        _ => build(kind, name, &file)?,
     };
-    found.insert(name.to_owned(), path.clone());
+    found.insert(file, path.clone());
     Ok(path)
 }
 
-/// Builds the binary with the cargo that built this test, into the same profile's folder.
-fn build(name: &str, file: &str) -> anyhow::Result<PathBuf> {
+/// Builds the target with the cargo that built this test, into the same profile's folder.
+fn build(kind: &str, name: &str, file: &Path) -> anyhow::Result<PathBuf> {
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--quiet", "--bin", name])
+        .args(["build", "--quiet", kind, name])
         .current_dir(workspace_root())
         .status()
-        .with_context(|| format!("cannot run cargo to build the binary {name}"))?;
-    ensure!(
-        status.success(),
-        "building the binary {name} failed: {status}"
-    );
+        .with_context(|| format!("cannot run cargo to build {name}"))?;
+    ensure!(status.success(), "building {name} failed: {status}");
     let path = target_dir().join("debug").join(file);
     ensure!(path.is_file(), "cargo built no {}", path.display());
     Ok(path)

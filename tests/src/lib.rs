@@ -13,7 +13,7 @@ pub mod servers;
 mod skip;
 mod wait;
 
-pub use built::{target_dir, worker_binary, workspace_root};
+pub use built::{example_binary, target_dir, worker_binary, workspace_root};
 pub use program::Program;
 pub use skip::{may_skip, skip};
 pub use wait::{eventually, eventually_async};

@@ -1,0 +1,145 @@
+//! The worker that the cluster tests run: the real worker code with graphs made to be disturbed.
+//!
+//! It holds the guide's graphs and those of `graphs`, whose nodes note what they do in a file and
+//! wait for files, so that a test knows where a worker stands when it kills it. Waits and bounds
+//! are settings, as a test cannot wait out the defaults. Everything else is as in the `superstep`
+//! binary: the same worker, log and queue, SIGTERM drains, exit code 6 after handing back.
+//!
+//! The rule it keeps: nothing here does what the library does; it only connects and configures.
+
+mod graphs;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde::Deserialize;
+use superstep_checkpoint_redis::{RedisLog, RedisSettings};
+use superstep_queue::subject::Subjects;
+use superstep_queue_nats::{NatsQueue, NatsSettings};
+use superstep_worker::{Drained, Graphs, Limits, SystemWorld, Worker, WorkerSettings};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+/// What a test tells the worker, as JSON in the first argument.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Told {
+    name: String,
+    nats: String,
+    redis: String,
+    dir: PathBuf,
+    #[serde(default = "default_ack_wait")]
+    ack_wait_ms: u64,
+    #[serde(default = "default_durable_after")]
+    durable_after_ms: u64,
+    #[serde(default = "default_hold_back")]
+    hold_back_ms: u64,
+    #[serde(default = "default_drain_timeout")]
+    drain_timeout_ms: u64,
+    #[serde(default = "default_concurrency")]
+    concurrency: usize,
+    duplicate_window_ms: Option<u64>,
+    work_messages_max: Option<u64>,
+    command_bytes_max: Option<u64>,
+    state_bytes_max: Option<usize>,
+}
+
+fn default_ack_wait() -> u64 {
+    1_000
+}
+
+fn default_durable_after() -> u64 {
+    300
+}
+
+fn default_hold_back() -> u64 {
+    5_000
+}
+
+fn default_drain_timeout() -> u64 {
+    10_000
+}
+
+fn default_concurrency() -> usize {
+    32
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<ExitCode> {
+    tracing_subscriber::fmt()
+        .with_ansi(false)
+        .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+        .init();
+    let told = std::env::args().nth(1).context("settings as JSON")?;
+    let told: Told = serde_json::from_str(&told).context("the settings cannot be read")?;
+
+    let log = RedisLog::connect(RedisSettings {
+        durable_after: Some(Duration::from_millis(told.durable_after_ms)),
+        ..RedisSettings::new(&told.redis)
+    })
+    .await?;
+    let queue = NatsQueue::connect(nats_settings(&told)).await?;
+    let subjects = Subjects::new("superstep", "default")?;
+    let mut graphs = Graphs::new();
+    for graph in superstep_guide::graphs() {
+        graphs.add(graph);
+    }
+    for graph in graphs::graphs(&told.name, &told.dir) {
+        graphs.add(graph);
+    }
+    let worker = Worker::new(
+        graphs,
+        Arc::new(log),
+        Arc::new(queue.clone()),
+        subjects,
+        Arc::new(SystemWorld),
+        worker_settings(&told),
+    );
+
+    let shutdown = CancellationToken::new();
+    let mut terminated = signal(SignalKind::terminate())?;
+    let token = shutdown.clone();
+    tokio::spawn(async move {
+        terminated.recv().await;
+        token.cancel();
+    });
+    let drained = worker.run(shutdown).await?;
+    queue.flush().await?;
+    Ok(match drained {
+        Drained::Clean => ExitCode::SUCCESS,
+        Drained::HandedBack { .. } => ExitCode::from(6),
+    })
+}
+
+fn nats_settings(told: &Told) -> NatsSettings {
+    let defaults = NatsSettings::default();
+    NatsSettings {
+        urls: vec![told.nats.clone()],
+        ack_wait: Duration::from_millis(told.ack_wait_ms),
+        // Above twice the time until a record is durable, as the setting asks for.
+        command_ack_wait: Duration::from_millis(told.durable_after_ms * 2 + 1_000),
+        duplicate_window: told
+            .duplicate_window_ms
+            .map_or(defaults.duplicate_window, Duration::from_millis),
+        work_messages_max: told.work_messages_max.unwrap_or(defaults.work_messages_max),
+        command_bytes_max: told.command_bytes_max.unwrap_or(defaults.command_bytes_max),
+        ..defaults
+    }
+}
+
+fn worker_settings(told: &Told) -> WorkerSettings {
+    let limits = Limits::default();
+    WorkerSettings {
+        concurrency: told.concurrency,
+        drain_timeout: Duration::from_millis(told.drain_timeout_ms),
+        hold_back: Duration::from_millis(told.hold_back_ms),
+        limits: Limits {
+            state_bytes_max: told.state_bytes_max.unwrap_or(limits.state_bytes_max),
+            ..limits
+        },
+        ..WorkerSettings::default()
+    }
+}
