@@ -8,6 +8,7 @@ mod contract;
 mod faults;
 mod gone;
 mod refusals;
+mod tls;
 
 use std::{ops::Range, time::Duration};
 
