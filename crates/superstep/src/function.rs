@@ -106,8 +106,8 @@ where
     O: IntoOutput<S>,
 {
     Arc::new(move |input: Value, ctx: Context| {
-        let begun = begin(input, ctx);
-        let run = async move { begun?.await?.into_output() };
+        let future = begin(input, ctx);
+        let run = async move { future?.await?.into_output() };
         Box::pin(run) as BoxFuture<Result<NodeReturn, NodeError>>
     })
 }

@@ -295,6 +295,9 @@ impl<S: State> GraphBuilder<S> {
     ///
     /// # Errors
     /// Every mistake that was found, each naming the node and what to do.
+    ///
+    /// # Panics
+    /// Never: each node was added with its function.
     pub fn build(self) -> Result<Graph<S>, BuildError> {
         let Self {
             name,

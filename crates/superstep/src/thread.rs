@@ -5,7 +5,7 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use superstep_protocol::{Answers, GraphId, ThreadId, ThreadStatus};
+use superstep_protocol::{Answers, GraphId, GraphName, Refusal, ThreadId, ThreadStatus};
 use superstep_worker::{CheckpointView, RunOptions, StateView, answers};
 
 use crate::{InterruptId, embedded::Embedded, error::Error, run::RunOutput, state::IntoInput};
@@ -170,31 +170,27 @@ impl Thread {
     /// The graph that the caller named, else the thread's own, else the only one there is.
     async fn which_graph(&self) -> Result<GraphId, Error> {
         let graphs = self.app.graphs();
-        let own = match &self.graph {
-            Some(name) => Some(name.clone()),
-            None => {
-                let thread = self.app.local().threads().load(&self.id).await?;
-                thread
-                    .filter(|thread| !thread.state.deleted)
-                    .map(|thread| thread.state.graph.name.to_string())
-            }
-        };
-        let found = match &own {
-            Some(name) => graphs.by_name(name),
-            None => {
-                let mut all = graphs.iter();
-                all.next()
-                    .filter(|first| all.all(|g| g.id().name == first.id().name))
-                    .and_then(|only| graphs.by_name(only.id().name.as_str()))
-            }
+        let mut name = self.graph.clone();
+        if name.is_none() {
+            let thread = self.app.local().threads().load(&self.id).await?;
+            name = thread
+                .filter(|thread| !thread.state.deleted)
+                .map(|thread| thread.state.graph.name.to_string());
+        }
+        let mut names: Vec<&GraphName> = graphs.iter().map(|graph| &graph.id().name).collect();
+        names.dedup();
+        let found = match (&name, names.as_slice()) {
+            (Some(name), _) => graphs.by_name(name),
+            (None, [only]) => graphs.by_name(only.as_str()),
+            (None, _) => None,
         };
         if let Some(graph) = found {
             return Ok(graph.id().clone());
         }
         let known: Vec<String> = graphs.iter().map(|graph| graph.id().to_string()).collect();
         let known = known.join(", ");
-        Err(match own {
-            Some(graph) => superstep_protocol::Refusal::UnknownGraph { graph, known }.into(),
+        Err(match name {
+            Some(graph) => Refusal::UnknownGraph { graph, known }.into(),
             None => Error::WhichGraph {
                 thread: self.id.clone(),
                 known,

@@ -32,16 +32,16 @@ impl Writes {
 
     /// Adds items to a channel that takes lists.
     pub fn extend<T: Serialize>(&mut self, channel: &str, items: impl Iterator<Item = T>) {
-        let mut list = Vec::new();
+        let mut added = Vec::new();
         for item in items {
-            list.extend(self.json(channel, &item));
+            added.extend(self.json(channel, &item));
         }
         match self.writes.last_mut() {
             Some(Write {
                 channel: last,
                 value: WriteValue::Set(Value::Array(before)),
-            }) if *last == *channel => before.extend(list),
-            _ => self.push(channel, WriteValue::Set(Value::Array(list))),
+            }) if *last == *channel => before.extend(added),
+            _ => self.push(channel, WriteValue::Set(Value::Array(added))),
         }
     }
 

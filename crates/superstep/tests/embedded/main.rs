@@ -3,6 +3,8 @@
 //! One binary, so that it links once. Threads live in memory unless a test says otherwise; what
 //! the pure crates promise is tested there.
 
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
 mod graphs;
 mod interrupts;
 mod nodes;

@@ -17,19 +17,20 @@ fn appending(name: &str) -> superstep::GraphBuilder<Value> {
     Graph::dynamic(name).channel("log", Channel::Reduce(Reducer::Append))
 }
 
+fn panics<T>(words: &str) -> T {
+    panic!("{words}")
+}
+
 #[tokio::test]
 async fn a_panic_is_an_error_of_the_run() {
     let graph = appending("panics")
         .node("early", |_: Value| {
-            assert!(std::env::args().count() == 0, "before the first await");
+            panics::<()>("before the first await");
             async { Ok(()) }
         })
         .node("late", |_: Value| async {
             tokio::task::yield_now().await;
-            if std::env::args().count() > 0 {
-                panic!("after the first await");
-            }
-            Ok(())
+            Ok(panics::<()>("after the first await"))
         })
         .branch(START, |state: &Value| {
             state["log"][0].as_str().unwrap_or_default().to_owned()

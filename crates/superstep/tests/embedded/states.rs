@@ -19,7 +19,9 @@ fn longest(left: String, right: String) -> String {
 mod tally {
     use serde::{Deserialize, Serialize};
 
-    #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema)]
+    #[derive(
+        Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema,
+    )]
     pub(crate) struct Tally {
         pub(crate) yes: u32,
         pub(crate) no: u32,
@@ -147,7 +149,7 @@ fn a_value_of_another_form_names_its_place() {
 #[expect(dead_code, reason = "only its schema is looked at")]
 struct Order {
     #[state(required)]
-    order_id: String,
+    number: String,
     #[state(rename = "tally")]
     votes: Option<tally::Tally>,
     #[state(channel = remaining_steps)]
@@ -166,11 +168,11 @@ fn the_schema_of_an_input_is_closed() {
             "title": "Order",
             "type": "object",
             "properties": {
-                "order_id": {"type": "string"},
+                "number": {"type": "string"},
                 "tally": {"anyOf": [{"$ref": "#/$defs/Tally"}, {"type": "null"}]},
             },
             "additionalProperties": false,
-            "required": ["order_id"],
+            "required": ["number"],
             "$defs": null,
         })
     );
@@ -304,9 +306,9 @@ async fn an_input_that_does_not_fit_is_refused() {
         .unwrap();
     let app = app(graph).await;
     for (input, words) in [
-        (json!({}), "order_id"),
-        (json!({"order_id": 7}), "/order_id"),
-        (json!({"order_id": "a", "oder": 1}), "oder"),
+        (json!({}), "number"),
+        (json!({"number": 7}), "/number"),
+        (json!({"number": "a", "nubmer": 1}), "nubmer"),
         (json!("a text"), "object"),
     ] {
         let error = app.thread("1").invoke(input).await.unwrap_err();
