@@ -124,6 +124,8 @@ fn update_struct(model: &StateStruct) -> TokenStream {
         "An update of [`{ident}`]: sets only what it names. A channel without a reducer keeps \
          the last value that was set here."
     );
+    // An author uses the setters that a graph needs, so an `expect` would complain of the rest.
+    let quiet = quote!(#[allow(dead_code, clippy::should_implement_trait)]);
     let setters = writable(model).map(|field| setters(field, vis));
     quote! {
         #[doc = #about]
@@ -134,7 +136,7 @@ fn update_struct(model: &StateStruct) -> TokenStream {
         }
 
         #[automatically_derived]
-        #[allow(dead_code, clippy::should_implement_trait, reason = "an author uses what a graph needs")]
+        #quiet
         impl #update {
             #(#setters)*
         }
@@ -241,10 +243,10 @@ fn value_setters(field: &Field, vis: &syn::Visibility) -> TokenStream {
 
 fn item_setters(field: &Field, vis: &syn::Visibility) -> TokenStream {
     let (ident, name, ty, docs) = (&field.ident, &field.channel, &field.ty, &field.docs);
-    let item = match argument_of(ty, None) {
-        Some(item) => quote!(#item),
-        None => quote!(<#ty as ::std::iter::IntoIterator>::Item),
-    };
+    let item = argument_of(ty, None).map_or_else(
+        || quote!(<#ty as ::std::iter::IntoIterator>::Item),
+        |item| quote!(#item),
+    );
     let plain = argument_of(ty, None).is_some_and(is_primitive);
     let (one, convert_one, each) = if plain {
         (quote!(#item), quote!(item), quote!(#item))
