@@ -101,7 +101,7 @@ impl Commands {
                         });
                     }
                     Accepted::Decided(outcome) => {
-                        return self.again(&asked, delivery, outcome).await;
+                        return self.again(kind, &asked, &command, delivery, outcome).await;
                     }
                     Accepted::Refused(refusal)
                         if refusal.may_be_early() && self.is_early(delivery) =>
@@ -159,41 +159,64 @@ impl Commands {
             })
             .await?;
         if let Some(outcome) = kept.filter(|outcome| *outcome != bytes) {
-            return self.again(asked, delivery, outcome).await;
+            return self.again(kind, asked, command, delivery, outcome).await;
         }
         info!(
             thread_id = %thread, command_id = %command.id, kind = kind.as_str(),
             refusal = %refusal.kind, "refused"
         );
-        let graph = asked.graph.as_deref();
-        let sender = command.sender.clone();
-        self.effects
-            .tell_refusal(kind, thread, graph, &command.id, sender, &refusal)
-            .await?;
+        self.tell_refusal(kind, asked, command, &refusal).await?;
         self.answer(delivery, bytes).await;
         Ok(Handled::Ack)
     }
 
+    /// Puts a refusal on the events stream; the same one again is one event.
+    async fn tell_refusal(
+        &self,
+        kind: CommandKind,
+        asked: &Asked,
+        command: &CommandRef,
+        refusal: &superstep_wire::Refusal,
+    ) -> Result<(), Error> {
+        let (thread, graph) = (&asked.thread, asked.graph.as_deref());
+        let sender = command.sender.clone();
+        self.effects
+            .tell_refusal(kind, thread, graph, &command.id, sender, refusal)
+            .await
+    }
+
     /// The command was decided before: the same outcome again, and whatever its record still
     /// owes, for the worker that decided it may have died right after.
+    ///
+    /// Once the thread has gone on from that record, somebody has had the work that it called
+    /// for, and its events went out before that. What the thread owes now is then theirs to do:
+    /// publishing it again would only run a node beside itself.
     async fn again(
         &self,
+        kind: CommandKind,
         asked: &Asked,
+        command: &CommandRef,
         delivery: &Delivery,
         outcome: Bytes,
     ) -> Result<Handled, Error> {
         debug!(thread_id = %asked.thread, "decided before");
         let mut handled = Handled::Ack;
-        if let Some(mut thread) = self.engine.threads.load(&asked.thread).await? {
-            self.effects.perform(&mut thread, None, None).await?;
-            let reply = decode::reply(&outcome).ok();
-            let record = reply.and_then(|reply| reply.record?.parse::<Head>().ok());
-            if let Some(record) = record {
-                handled = Handled::AckOnceDurable {
-                    thread: asked.thread.clone(),
-                    record,
-                };
+        let reply = decode::reply(&outcome).ok();
+        if let Some(refusal) = reply.as_ref().and_then(|reply| reply.refusal.as_ref()) {
+            self.tell_refusal(kind, asked, command, refusal).await?;
+        }
+        let record = reply.and_then(|reply| reply.record?.parse::<Head>().ok());
+        if let Some(record) = record
+            && let Some(mut thread) = self.engine.threads.load(&asked.thread).await?
+        {
+            let state = &thread.state;
+            if state.waits_for(record) || state.untold.contains(&record.version) {
+                self.effects.perform(&mut thread, None, None).await?;
             }
+            handled = Handled::AckOnceDurable {
+                thread: asked.thread.clone(),
+                record,
+            };
         }
         self.answer(delivery, outcome).await;
         Ok(handled)
