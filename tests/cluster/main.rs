@@ -8,7 +8,11 @@
 //! The rule it keeps: nothing waits for a time to pass. Each wait names what must come, and by when.
 
 mod cluster;
+mod crashes;
+mod drain;
+mod fan_out;
 mod outside;
+mod patterns;
 mod story;
 
 use std::time::Duration;
