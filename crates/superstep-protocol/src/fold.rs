@@ -322,15 +322,10 @@ fn park(state: &mut ThreadState, record: &Record, parked: &Parked) {
             continue;
         };
         match result {
-            TaskResult::Finished { writes } => {
-                give_up_task_questions(state, at, "its task finished without it");
-                state.tasks[at].progress = Progress::Finished {
-                    writes: writes.clone(),
-                };
-            }
-            // The node itself returned and only a path of it failed: LangGraph keeps its writes
-            // and does not run it again, and so do we.
-            TaskResult::Failed {
+            // Of the second kind the node itself returned and only a path of it failed: LangGraph
+            // keeps its writes and does not run it again, and so do we.
+            TaskResult::Finished { writes }
+            | TaskResult::Failed {
                 writes: Some(writes),
                 ..
             } => {

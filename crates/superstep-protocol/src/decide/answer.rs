@@ -32,6 +32,12 @@ pub(super) fn resume(
             Ok(id) => BTreeMap::from([(id, value.clone())]),
             Err(refusal) => return Verdict::Refuse(refusal),
         },
+        // It would begin a run that has nothing to do.
+        Answers::ById(answers) if answers.is_empty() => {
+            return Verdict::Refuse(Refusal::Malformed {
+                reason: "a resume by id answers no question; name at least one".to_owned(),
+            });
+        }
         Answers::ById(answers) => {
             for (id, value) in answers {
                 if let Err(refusal) = check_open(state, id, value) {
@@ -73,9 +79,7 @@ fn tasks_to_run(state: &ThreadState, answers: &BTreeMap<InterruptId, Value>) -> 
                 Progress::Waiting => {
                     state.profile == Profile::Langgraph || task.open_questions().next().is_none()
                 }
-                Progress::Open { .. } => false,
-                // Its writes are parked; it has no open question and never runs again.
-                Progress::Finished { .. } => return false,
+                Progress::Open { .. } | Progress::Finished { .. } => false,
             };
             answered || idle
         })

@@ -1,0 +1,20 @@
+//! What happens to a thread, by the public functions alone: tables, refusals, folds, races.
+//!
+//! `story` appends records to a log in memory; `states` tells one story for each kind of state.
+//! `world` lets several writers with stale views compete, under faults, and checks the
+//! invariants after every step.
+
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
+mod ids;
+mod invariants;
+mod matrix;
+mod meanings;
+mod owed;
+mod questions;
+mod refusals;
+mod states;
+mod story;
+mod toy_store;
+mod world;
+mod world_runs;

@@ -1,0 +1,346 @@
+//! Every pair of a kind of state and a kind of event, with the verdict it calls for.
+//!
+//! The table (`matrix.txt`) lists, for each event, the states by verdict. A test lists the pairs that no row
+//! names, so that a new state or event cannot be forgotten.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use superstep_graph::InterruptId;
+use superstep_protocol::{
+    Answers, Dispatch, Event, Head, Nonce, Nothing, Progress, RunError, Verdict,
+};
+
+use crate::{
+    states::{STATES, state},
+    story::{End, Story},
+};
+
+const EVENTS: [&str; 28] = [
+    "start",
+    "start with null",
+    "start of another graph",
+    "plain answer",
+    "plain answer from before",
+    "answer of a",
+    "answer of a and b",
+    "answer after the deadline",
+    "answer of an unknown question",
+    "cancel",
+    "update",
+    "retry",
+    "delete",
+    "round ends",
+    "round ends with a question",
+    "round ends with a failure",
+    "round ends in part",
+    "round ends without its superstep",
+    "round ends that cannot be applied",
+    "round of an older record ends",
+    "round of a lost record ends",
+    "input taken",
+    "input fails",
+    "input of a lost record taken",
+    "update applied",
+    "update fails",
+    "deadline of a",
+    "deadline of a too early",
+];
+
+/// The dispatch that the state waits for first, else its head, else one that never was.
+fn current(story: &Story) -> Dispatch {
+    let lost = Head {
+        version: 1,
+        nonce: Nonce(0xdead),
+    };
+    let Some(state) = &story.state else {
+        return lost;
+    };
+    let decision = state.decision.as_ref().map(|decision| decision.dispatch);
+    let round = state.rounds.keys().next().copied();
+    decision.or(round).unwrap_or(state.head)
+}
+
+/// The state's dispatch as it was before a step back: the same version, another nonce.
+fn lost(story: &Story) -> Dispatch {
+    Head {
+        nonce: Nonce(0xdead),
+        ..current(story)
+    }
+}
+
+fn error() -> RunError {
+    RunError {
+        kind: "InvalidUpdateError".to_owned(),
+        message: "two writes".to_owned(),
+        node: None,
+        task: None,
+    }
+}
+
+/// The end of a round in which every node ended so.
+fn ends(story: &Story, dispatch: Dispatch, end: End) -> Event {
+    let nodes: Vec<String> = story.state.as_ref().map_or(Vec::new(), |state| {
+        let open = |dispatch| Progress::Open { dispatch };
+        let mine = state.tasks.iter().filter(|t| t.progress == open(dispatch));
+        mine.map(|task| task.task.node.to_string()).collect()
+    });
+    if story.state.is_none() {
+        return Event::RoundEnded {
+            dispatch,
+            results: BTreeMap::new(),
+            superstep: None,
+        };
+    }
+    let ends: Vec<(&str, End)> = nodes.iter().map(|node| (node.as_str(), end)).collect();
+    story.round_ended(dispatch, &ends, &["next"])
+}
+
+/// The first question that the thread ever asked, if it did.
+fn first_question(story: &Story, node: &str) -> InterruptId {
+    let state = story.state.as_ref();
+    let open = state.and_then(|state| {
+        let mut open = state.open_questions();
+        open.find(|(task, _)| task.task.node == node)
+            .map(|(_, question)| question.id.clone())
+    });
+    let closed = || {
+        let at = usize::from(node == "b");
+        state.and_then(|state| state.closed.get(at).map(|(id, _)| id.clone()))
+    };
+    open.or_else(closed)
+        .unwrap_or_else(|| "00000000000000000000000000000000".into())
+}
+
+fn by_id(ids: &[InterruptId]) -> Answers {
+    Answers::ById(ids.iter().map(|id| (id.clone(), json!("to a"))).collect())
+}
+
+/// Makes the event; a few are about another time than the story's.
+fn event(story: &mut Story, name: &str) -> Event {
+    let command = story.command("x");
+    let plain = || Answers::Plain(json!("yes"));
+    let dispatch = current(story);
+    let superstep = |story: &Story| story.state.is_some().then(|| story.superstep(&[], &["a"]));
+    match name {
+        "start" => story.start_event("x", json!({"topic": "y"})),
+        "start with null" => story.start_event("x", Value::Null),
+        "start of another graph" => {
+            let mut event = story.start_event("x", json!({}));
+            if let Event::Start(start) = &mut event {
+                start.graph = crate::story::graph("other");
+            }
+            event
+        }
+        "plain answer" => story.resume_event("x", plain()),
+        "plain answer from before" => {
+            let mut event = story.resume_event("x", plain());
+            if let Event::Resume { command, .. } = &mut event {
+                command.sent_at.0 -= 1_500;
+            }
+            event
+        }
+        "answer of a" => story.resume_event("x", by_id(&[first_question(story, "a")])),
+        "answer of a and b" => {
+            let ids = [first_question(story, "a"), first_question(story, "b")];
+            story.resume_event("x", by_id(&ids))
+        }
+        "answer after the deadline" => {
+            story.now = story.now.plus_ms(120_000);
+            story.resume_event("x", by_id(&[first_question(story, "a")]))
+        }
+        "answer of an unknown question" => {
+            let id: InterruptId = "ffffffffffffffffffffffffffffffff".into();
+            story.resume_event("x", by_id(&[id]))
+        }
+        "cancel" => Event::Cancel {
+            command,
+            reason: None,
+        },
+        "update" => Event::Update {
+            command,
+            values: json!({}),
+            as_node: None,
+        },
+        "retry" => Event::Retry {
+            command,
+            run: "run-x".into(),
+        },
+        "delete" => Event::Delete { command },
+        "round ends" => ends(story, dispatch, End::Done),
+        "round ends with a question" => ends(story, dispatch, End::Asks(&[0])),
+        "round ends with a failure" => ends(story, dispatch, End::Fails),
+        "round ends in part" => {
+            let mut event = ends(story, dispatch, End::Done);
+            if let Event::RoundEnded { results, .. } = &mut event {
+                results.pop_last();
+            }
+            event
+        }
+        "round ends without its superstep" => {
+            let mut event = ends(story, dispatch, End::Done);
+            if let Event::RoundEnded { superstep, .. } = &mut event {
+                *superstep = None;
+            }
+            event
+        }
+        "round ends that cannot be applied" => {
+            let mut event = ends(story, dispatch, End::Done);
+            if let Event::RoundEnded { superstep, .. } = &mut event {
+                *superstep = Some(Err(error()));
+            }
+            event
+        }
+        "round of an older record ends" => {
+            let mut event = ends(story, dispatch, End::Done);
+            let mut heads = story.records.iter().map(|record| record.head);
+            let older = heads.rfind(|head| *head != dispatch);
+            if let Event::RoundEnded { dispatch, .. } = &mut event {
+                *dispatch = older.unwrap_or(*dispatch);
+                let waits = |state: &superstep_protocol::ThreadState| state.waits_for(*dispatch);
+                if story.state.as_ref().is_some_and(waits) {
+                    // Two rounds: the other one is not older but open.
+                    *dispatch = story.records[0].head;
+                }
+            }
+            event
+        }
+        "round of a lost record ends" => {
+            let mut event = ends(story, dispatch, End::Done);
+            if let Event::RoundEnded { dispatch, .. } = &mut event {
+                *dispatch = lost(story);
+            }
+            event
+        }
+        "input taken" | "input fails" | "input of a lost record taken" => Event::InputTaken {
+            dispatch: if name.contains("lost") {
+                lost(story)
+            } else {
+                dispatch
+            },
+            superstep: superstep(story)
+                .filter(|_| name != "input fails")
+                .ok_or_else(error),
+        },
+        "update applied" | "update fails" => Event::UpdateApplied {
+            dispatch,
+            superstep: superstep(story)
+                .filter(|_| name == "update applied")
+                .map(|superstep| ("a".into(), superstep))
+                .ok_or_else(|| "no such node".to_owned()),
+        },
+        "deadline of a" => {
+            story.now = story.now.plus_ms(120_000);
+            Event::DeadlineReached {
+                interrupt: first_question(story, "a"),
+            }
+        }
+        "deadline of a too early" => Event::DeadlineReached {
+            interrupt: first_question(story, "a"),
+        },
+        other => panic!("no event {other}"),
+    }
+}
+
+fn word(verdict: &Verdict) -> String {
+    match verdict {
+        Verdict::Append(body) => format!("append {}", body.kind()),
+        Verdict::Refuse(refusal) => format!("refuse {}", refusal.kind()),
+        Verdict::Nothing(Nothing::Late) => "late".to_owned(),
+        Verdict::Nothing(Nothing::Incomplete { .. }) => "incomplete".to_owned(),
+        Verdict::Nothing(Nothing::NotDue) => "not due".to_owned(),
+        Verdict::Wait => "wait".to_owned(),
+    }
+}
+
+fn found(state_name: &str, event_name: &str) -> String {
+    let mut story = state(state_name);
+    let event = event(&mut story, event_name);
+    word(&story.verdict(&event))
+}
+
+/// The table: for each event, its verdicts with the states in which each is called for.
+fn table() -> Vec<(&'static str, &'static str, Vec<&'static str>)> {
+    let mut rows: Vec<(&str, &str, Vec<&str>)> = Vec::new();
+    let mut event = "";
+    for line in include_str!("matrix.txt").lines() {
+        let text = line.trim_start();
+        match line.len() - text.len() {
+            _ if text.is_empty() || text.starts_with('#') => {}
+            0 => event = text,
+            2 => {
+                let (verdict, states) = text.split_once(": ").unwrap();
+                rows.push((event, verdict, states.split(' ').collect()));
+            }
+            _ => rows.last_mut().unwrap().2.extend(text.split(' ')),
+        }
+    }
+    rows
+}
+
+#[test]
+fn every_state_and_event_calls_for_its_verdict() {
+    let mut wrong = Vec::new();
+    for (event, expected, states) in table() {
+        for state in states {
+            let found = found(state, event);
+            if found != expected {
+                wrong.push(format!("{state}, {event}: {found} and not {expected}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_pair_of_state_and_event_has_a_row() {
+    let mut named = BTreeSet::new();
+    for (event, _, states) in table() {
+        for state in states {
+            assert!(
+                named.insert((state, event)),
+                "{state}, {event}: named twice"
+            );
+        }
+    }
+    let all: BTreeSet<(&str, &str)> = STATES
+        .iter()
+        .flat_map(|state| EVENTS.iter().map(move |event| (*state, *event)))
+        .collect();
+    let missing: Vec<_> = all.difference(&named).collect();
+    let unknown: Vec<_> = named.difference(&all).collect();
+    assert!(missing.is_empty(), "no row names {missing:?}");
+    assert!(unknown.is_empty(), "no such states or events: {unknown:?}");
+}
+
+#[test]
+fn every_kind_of_event_is_among_the_events() {
+    let kinds: BTreeSet<&str> = EVENTS
+        .iter()
+        .map(|name| match event(&mut state("running_one"), name) {
+            Event::Start(_) => "start",
+            Event::Resume { .. } => "resume",
+            Event::Cancel { .. } => "cancel",
+            Event::Update { .. } => "update",
+            Event::Retry { .. } => "retry",
+            Event::Delete { .. } => "delete",
+            Event::RoundEnded { .. } => "round ended",
+            Event::InputTaken { .. } => "input taken",
+            Event::UpdateApplied { .. } => "update applied",
+            Event::DeadlineReached { .. } => "deadline reached",
+            other => panic!("a new kind of event: {other:?}"),
+        })
+        .collect();
+    assert_eq!(kinds.len(), 10, "{kinds:?}");
+}
+
+#[test]
+fn no_event_but_a_start_makes_a_thread() {
+    for name in EVENTS {
+        for before in ["none", "tombstone"] {
+            let verdict = found(before, name);
+            let starts = verdict == "append started";
+            assert!(starts || !verdict.starts_with("append"), "{before}, {name}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! One story for each kind of state a thread can be in.
+
+use crate::story::{End, Story};
+
+/// Every kind of state, by name.
+pub(crate) const STATES: [&str; 20] = [
+    "none",
+    "tombstone",
+    "input_asked",
+    "starting",
+    "running_one",
+    "running_several",
+    "asked_one",
+    "asked_two",
+    "asked_twice_by_one",
+    "two_rounds",
+    "round_over_a_failure",
+    "failed",
+    "failed_path",
+    "failed_beside_a_question",
+    "timed_out",
+    "cancelled",
+    "update_asked",
+    "updated",
+    "over_the_limit",
+    "completed",
+];
+
+/// The story that leads there. Its last questions are of node `a`, then `b`, then `c`.
+pub(crate) fn state(name: &str) -> Story {
+    let mut story = Story::new();
+    story.expire_ms = Some(60_000);
+    let asks = End::Asks(&[0]);
+    match name {
+        "none" => {}
+        "tombstone" => {
+            story.start("s1").enter(&["a"]).delete("d1");
+        }
+        "input_asked" => {
+            story.start("s1");
+        }
+        "starting" => {
+            story.start("s1");
+            let event = story.input_taken();
+            story.happens(&event);
+        }
+        "running_one" => {
+            story.start("s1").enter(&["a"]);
+        }
+        "running_several" => {
+            story.start("s1").enter(&["a", "b", "c"]);
+        }
+        "asked_one" => {
+            story.start("s1").enter(&["a", "b"]);
+            story.round(&[("a", asks), ("b", End::Done)], &[]);
+        }
+        "asked_two" => {
+            story.start("s1").enter(&["a", "b"]);
+            story.round(&[("a", asks), ("b", asks)], &[]);
+        }
+        "asked_twice_by_one" => {
+            story.start("s1").enter(&["a"]);
+            story.round(&[("a", End::Asks(&[0, 1]))], &[]);
+        }
+        // The questions of a and b were answered one after the other; that of c waits.
+        "two_rounds" => {
+            story.start("s1").enter(&["a", "b", "c"]);
+            story.round(&[("a", asks), ("b", asks), ("c", asks)], &[]);
+            story.answer("r1", "a", 0).answer("r2", "b", 0);
+        }
+        // a failed in its own round while b still runs in another one.
+        "round_over_a_failure" => {
+            story.start("s1").enter(&["a", "b"]);
+            story.round(&[("a", asks), ("b", asks)], &[]);
+            story.answer("r1", "a", 0).answer("r2", "b", 0);
+            story.round(&[("a", End::Fails)], &[]);
+        }
+        "failed" => {
+            story.start("s1").enter(&["a", "b"]);
+            story.round(&[("a", End::Fails), ("b", End::Done)], &[]);
+        }
+        "failed_path" => {
+            story.start("s1").enter(&["a", "b"]);
+            story.round(&[("a", End::PathFails), ("b", End::Done)], &[]);
+        }
+        "failed_beside_a_question" => {
+            story.start("s1").enter(&["a", "b"]);
+            story.round(&[("a", asks), ("b", End::Fails)], &[]);
+        }
+        "timed_out" => {
+            story.start("s1").enter(&["a"]);
+            story.round(&[("a", asks)], &[]).deadline("a", 0);
+        }
+        "cancelled" => {
+            story.start("s1").enter(&["a", "b"]);
+            story.round(&[("a", asks), ("b", asks)], &[]).cancel("c1");
+        }
+        "update_asked" => {
+            story.start("s1").enter(&["a", "b"]);
+            story.round(&[("a", asks), ("b", End::Done)], &[]);
+            story.ask_update("u1");
+        }
+        "updated" => {
+            story.start("s1").enter(&["a"]).round(&[("a", asks)], &[]);
+            story.update("u1", &["a", "b"]);
+        }
+        "over_the_limit" => {
+            story.limit = 1;
+            story.start("s1").enter(&["a"]);
+            story.round(&[("a", End::Done)], &["a"]);
+        }
+        "completed" => {
+            story.start("s1").enter(&["a"]);
+            story.round(&[("a", asks)], &[]).answer("r1", "a", 0);
+            story.round(&[("a", End::Done)], &[]);
+        }
+        other => panic!("no story of {other}"),
+    }
+    story
+}

@@ -1,0 +1,364 @@
+//! A story: a thread's log told record by record, with the graph's part made up.
+//!
+//! Instead of a graph, the teller says how each node of a round ended and which nodes come
+//! next. The delta of every superstep pushes the names of its nodes to the channel `log`, so
+//! what was applied can be read back. Time is one second a record, nonces count up.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+use superstep_graph::{
+    ChannelChange, Delta, InterruptId, Namespace, START, Task, TaskId, TaskPath, Write,
+};
+use superstep_protocol::{
+    Answers, Closing, CommandRef, Dispatch, Event, GraphId, Head, Nonce, Profile, Raised, Record,
+    RecordBody, RunError, Start, Superstep, TaskResult, ThreadId, ThreadState, UnixMillis, Verdict,
+    close_with, decide, fold,
+};
+
+/// How a node ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum End {
+    /// It returned.
+    Done,
+    /// It asks the questions with these indices.
+    Asks(&'static [usize]),
+    /// It failed.
+    Fails,
+    /// It returned and its path failed.
+    PathFails,
+}
+
+#[derive(Clone)]
+pub(crate) struct Story {
+    pub(crate) thread: ThreadId,
+    pub(crate) records: Vec<Record>,
+    pub(crate) state: Option<ThreadState>,
+    pub(crate) now: UnixMillis,
+    pub(crate) profile: Profile,
+    pub(crate) limit: u32,
+    /// What the next records' nonces are made from.
+    pub(crate) nonce: u64,
+    /// Deadlines of questions, in milliseconds after they open.
+    pub(crate) expire_ms: Option<u64>,
+}
+
+pub(crate) fn graph(name: &str) -> GraphId {
+    GraphId {
+        name: name.into(),
+        version: "1".into(),
+    }
+}
+
+impl Story {
+    pub(crate) fn new() -> Self {
+        Self {
+            thread: "t".into(),
+            records: Vec::new(),
+            state: None,
+            now: UnixMillis(1_000_000),
+            profile: Profile::Default,
+            limit: 25,
+            nonce: 0,
+            expire_ms: None,
+        }
+    }
+
+    pub(crate) fn state(&self) -> &ThreadState {
+        self.state.as_ref().unwrap()
+    }
+
+    pub(crate) fn command(&self, id: &str) -> CommandRef {
+        CommandRef {
+            id: id.into(),
+            sent_at: self.now,
+            sender: Some("ann".to_owned()),
+            trace: None,
+        }
+    }
+
+    /// What the event calls for now.
+    pub(crate) fn verdict(&self, event: &Event) -> Verdict {
+        decide(&self.thread, self.state.as_ref(), event, self.now)
+    }
+
+    /// Appends what the event calls for.
+    #[track_caller]
+    pub(crate) fn happens(&mut self, event: &Event) -> &mut Self {
+        match self.verdict(event) {
+            Verdict::Append(body) => self.append(body),
+            other => panic!("{event:?} calls for {other:?}"),
+        }
+    }
+
+    /// Appends a record.
+    #[track_caller]
+    pub(crate) fn append(&mut self, body: RecordBody) -> &mut Self {
+        self.nonce += 1;
+        self.now = self.now.plus_ms(1_000);
+        let head = Head {
+            version: self.records.len() as u64 + 1,
+            nonce: Nonce(self.nonce),
+        };
+        self.append_record(Record {
+            head,
+            time: self.now,
+            told: 0,
+            body,
+            snapshot: None,
+        })
+    }
+
+    #[track_caller]
+    pub(crate) fn append_record(&mut self, record: Record) -> &mut Self {
+        let state = fold(&self.thread, self.state.take(), &record).unwrap();
+        self.state = Some(state);
+        self.records.push(record);
+        self
+    }
+
+    pub(crate) fn start_event(&self, id: &str, input: Value) -> Event {
+        Event::Start(Box::new(Start {
+            command: self.command(id),
+            run: format!("run-{id}").into(),
+            graph: graph("g"),
+            profile: self.profile,
+            input,
+            recursion_limit: self.limit,
+            config: Map::new(),
+            metadata: Map::new(),
+        }))
+    }
+
+    #[track_caller]
+    pub(crate) fn start(&mut self, id: &str) -> &mut Self {
+        let event = self.start_event(id, json!({"topic": "x"}));
+        self.happens(&event)
+    }
+
+    /// Takes the input and runs the start: the next tasks are `next`.
+    #[track_caller]
+    pub(crate) fn enter(&mut self, next: &[&str]) -> &mut Self {
+        let event = self.input_taken();
+        self.happens(&event);
+        self.round(&[(START, End::Done)], next)
+    }
+
+    pub(crate) fn input_taken(&self) -> Event {
+        let dispatch = self.state().decision.as_ref().unwrap().dispatch;
+        let superstep = Ok(self.superstep(&[], &[START]));
+        Event::InputTaken {
+            dispatch,
+            superstep,
+        }
+    }
+
+    /// Ends the first open round: how its nodes ended, and what comes next if that completes
+    /// the superstep.
+    #[track_caller]
+    pub(crate) fn round(&mut self, ends: &[(&str, End)], next: &[&str]) -> &mut Self {
+        let dispatch = *self.state().rounds.keys().next().unwrap();
+        self.round_of(dispatch, ends, next)
+    }
+
+    #[track_caller]
+    pub(crate) fn round_of(
+        &mut self,
+        dispatch: Dispatch,
+        ends: &[(&str, End)],
+        next: &[&str],
+    ) -> &mut Self {
+        let event = self.round_ended(dispatch, ends, next);
+        self.happens(&event)
+    }
+
+    pub(crate) fn round_ended(
+        &self,
+        dispatch: Dispatch,
+        ends: &[(&str, End)],
+        next: &[&str],
+    ) -> Event {
+        let results: BTreeMap<TaskId, TaskResult> = ends
+            .iter()
+            .map(|(node, end)| (self.task(node), self.result(node, *end)))
+            .collect();
+        let superstep = match close_with(self.state(), dispatch, &results) {
+            Closing::Apply(writes) => {
+                let applied: Vec<&str> = writes.iter().map(|(t, _)| t.node.as_str()).collect();
+                Some(Ok(self.superstep(&applied, next)))
+            }
+            Closing::Late | Closing::Incomplete(_) | Closing::Park => None,
+        };
+        Event::RoundEnded {
+            dispatch,
+            results,
+            superstep,
+        }
+    }
+
+    pub(crate) fn result(&self, node: &str, end: End) -> TaskResult {
+        let writes = vec![Write::set("log", json!([node]))];
+        let error = || RunError {
+            kind: "Error".to_owned(),
+            message: format!("{node} failed"),
+            node: Some(node.into()),
+            task: Some(self.task(node)),
+        };
+        match end {
+            End::Done => TaskResult::Finished { writes },
+            End::Asks(indices) => TaskResult::Interrupted {
+                raised: indices.iter().map(|index| self.raised(*index)).collect(),
+            },
+            End::Fails => TaskResult::Failed {
+                error: error(),
+                writes: None,
+            },
+            End::PathFails => TaskResult::Failed {
+                error: error(),
+                writes: Some(writes),
+            },
+        }
+    }
+
+    pub(crate) fn raised(&self, index: usize) -> Raised {
+        Raised {
+            index,
+            payload: json!({"question": index}),
+            expires_at: self.expire_ms.map(|ms| self.now.plus_ms(ms)),
+        }
+    }
+
+    /// What the graph makes of the state: `applied` nodes are logged, `next` is planned.
+    pub(crate) fn superstep(&self, applied: &[&str], next: &[&str]) -> Superstep {
+        let state = self.state();
+        let step = state.next_step();
+        let lineage = state.next_lineage(step);
+        let tasks = next
+            .iter()
+            .map(|node| Task {
+                id: Task::id_of(
+                    &lineage,
+                    &Namespace::root(),
+                    step + 1,
+                    &(*node).into(),
+                    &TaskPath::Pull,
+                ),
+                node: (*node).into(),
+                path: TaskPath::Pull,
+                triggers: Vec::new(),
+                packet: None,
+            })
+            .collect();
+        let mut delta = Delta::default();
+        let names = applied.iter().map(|node| json!(node)).collect();
+        delta
+            .channels
+            .insert("log".into(), ChannelChange::Push(names));
+        Superstep {
+            delta,
+            tasks,
+            lineage,
+        }
+    }
+
+    /// The id of a task of the current superstep by its node.
+    #[track_caller]
+    pub(crate) fn task(&self, node: &str) -> TaskId {
+        let state = self.state();
+        let task = state.tasks.iter().find(|task| task.task.node == node);
+        let task = task.unwrap_or_else(|| panic!("no task of {node}"));
+        task.task.id.clone()
+    }
+
+    /// The id of a node's question.
+    #[track_caller]
+    pub(crate) fn question(&self, node: &str, index: usize) -> InterruptId {
+        InterruptId::of(&self.task(node), index)
+    }
+
+    pub(crate) fn resume_event(&self, id: &str, answers: Answers) -> Event {
+        Event::Resume {
+            command: self.command(id),
+            run: format!("run-{id}").into(),
+            answers,
+        }
+    }
+
+    /// Answers one question of a node by its id.
+    #[track_caller]
+    pub(crate) fn answer(&mut self, id: &str, node: &str, index: usize) -> &mut Self {
+        let answers = BTreeMap::from([(self.question(node, index), json!(format!("to {node}")))]);
+        let event = self.resume_event(id, Answers::ById(answers));
+        self.happens(&event)
+    }
+
+    #[track_caller]
+    pub(crate) fn cancel(&mut self, id: &str) -> &mut Self {
+        let event = Event::Cancel {
+            command: self.command(id),
+            reason: Some("enough".to_owned()),
+        };
+        self.happens(&event)
+    }
+
+    #[track_caller]
+    pub(crate) fn retry(&mut self, id: &str) -> &mut Self {
+        let event = Event::Retry {
+            command: self.command(id),
+            run: format!("run-{id}").into(),
+        };
+        self.happens(&event)
+    }
+
+    #[track_caller]
+    pub(crate) fn ask_update(&mut self, id: &str) -> &mut Self {
+        let event = Event::Update {
+            command: self.command(id),
+            values: json!({"log": ["patched"]}),
+            as_node: Some("a".into()),
+        };
+        self.happens(&event)
+    }
+
+    pub(crate) fn update_applied(&self, next: &[&str]) -> Event {
+        let dispatch = self.state().decision.as_ref().unwrap().dispatch;
+        Event::UpdateApplied {
+            dispatch,
+            superstep: Ok(("a".into(), self.superstep(&["update"], next))),
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn update(&mut self, id: &str, next: &[&str]) -> &mut Self {
+        self.ask_update(id);
+        let event = self.update_applied(next);
+        self.happens(&event)
+    }
+
+    #[track_caller]
+    pub(crate) fn delete(&mut self, id: &str) -> &mut Self {
+        let event = Event::Delete {
+            command: self.command(id),
+        };
+        self.happens(&event)
+    }
+
+    #[track_caller]
+    pub(crate) fn deadline(&mut self, node: &str, index: usize) -> &mut Self {
+        let event = Event::DeadlineReached {
+            interrupt: self.question(node, index),
+        };
+        self.now = self.now.plus_ms(self.expire_ms.unwrap());
+        self.happens(&event)
+    }
+
+    pub(crate) fn last(&self) -> &Record {
+        self.records.last().unwrap()
+    }
+
+    /// What was applied so far.
+    pub(crate) fn log(&self) -> Value {
+        let log = self.state().checkpoint.content("log");
+        log.cloned().unwrap_or(json!([]))
+    }
+}
