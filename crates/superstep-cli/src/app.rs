@@ -9,11 +9,14 @@ use clap::Parser as _;
 use superstep_worker::{Graphs, RunnableGraph};
 
 use crate::{
-    args::{Cli, Command},
+    args::{Cli, Command, DevArgs, GraphCommand, WorkerArgs},
     commands,
     example::Example,
     exit::{Exit, Failure},
+    logging,
     output::Output,
+    reach::Session,
+    settings::Layers,
 };
 
 /// Runs the command line of this process with `graphs`.
@@ -94,12 +97,49 @@ impl App {
     }
 
     fn dispatch(&self, cli: Cli, output: Output) -> Result<Exit, Failure> {
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| Failure::failed(format!("the runtime did not start: {error}")))?;
-        match cli.command {
-            Command::Demo(args) => runtime.block_on(commands::demo::run(self, args, output)),
+        let Cli { global, command } = cli;
+        // What needs no server needs no settings either.
+        let command = match command {
+            Command::Demo(args) => {
+                return block_on(Runtime::Small, commands::demo::run(self, args, output));
+            }
+            Command::Graph(
+                command @ (GraphCommand::List { registered: false }
+                | GraphCommand::Draw {
+                    registered: false, ..
+                }),
+            ) => return commands::graph::own(self, &command, output),
+            command => command,
+        };
+        let mut flags = global.settings();
+        let (runtime, filter) = match &command {
+            Command::Dev(DevArgs { worker }) | Command::Worker(WorkerArgs { worker }) => {
+                flags.extend(worker.settings());
+                (Runtime::Large, "info")
+            }
+            _ => (Runtime::Small, "error"),
+        };
+        let settings = Layers::read(global.connect.config.as_deref(), flags)?.check()?;
+        logging::start(&settings.logging, filter);
+        let session = Session { settings, output };
+        block_on(runtime, self.command(command, &session))
+    }
+
+    async fn command(&self, command: Command, session: &Session) -> Result<Exit, Failure> {
+        match command {
+            Command::Demo(args) => commands::demo::run(self, args, session.output).await,
+            Command::Dev(_) => commands::run::dev(self, session).await,
+            Command::Worker(_) => commands::run::worker(self, session).await,
+            Command::Start(args) => commands::send::start(session, args).await,
+            Command::Resume(args) => commands::send::resume(session, args).await,
+            Command::Cancel(args) => commands::send::cancel(session, args).await,
+            Command::Update(args) => commands::send::update(session, args).await,
+            Command::Retry(args) => commands::send::retry(session, args).await,
+            Command::Events(args) => commands::events::run(session, args).await,
+            Command::Threads(command) => commands::threads::run(session, command).await,
+            Command::Interrupts(command) => commands::interrupts::run(session, command).await,
+            Command::Graph(command) => commands::graph::registered(session, &command).await,
+            Command::Doctor => commands::doctor::run(session).await,
         }
     }
 
@@ -126,4 +166,31 @@ fn collect<G: Into<RunnableGraph>>(graphs: impl IntoIterator<Item = G>) -> Graph
         all.add(graph.into());
     }
     all
+}
+
+/// What a subcommand runs on.
+#[derive(Clone, Copy, Debug)]
+enum Runtime {
+    /// One OS thread: it only waits for servers.
+    Small,
+    /// All cores: it runs nodes.
+    Large,
+}
+
+fn block_on(
+    runtime: Runtime,
+    command: impl Future<Output = Result<Exit, Failure>>,
+) -> Result<Exit, Failure> {
+    let mut builder = match runtime {
+        Runtime::Small => tokio::runtime::Builder::new_current_thread(),
+        Runtime::Large => tokio::runtime::Builder::new_multi_thread(),
+    };
+    let runtime = builder
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("the runtime did not start: {error}")))?;
+    let ended = runtime.block_on(Box::pin(command));
+    // A node that blocks its OS thread must not keep the process.
+    runtime.shutdown_background();
+    ended
 }

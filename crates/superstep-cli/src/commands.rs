@@ -4,3 +4,10 @@
 //! servers is left to `reach`, text to `output`.
 
 pub(crate) mod demo;
+pub(crate) mod doctor;
+pub(crate) mod events;
+pub(crate) mod graph;
+pub(crate) mod interrupts;
+pub(crate) mod run;
+pub(crate) mod send;
+pub(crate) mod threads;

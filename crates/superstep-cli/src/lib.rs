@@ -14,8 +14,11 @@ mod commands;
 mod example;
 mod exit;
 mod json_arg;
+mod logging;
 mod output;
 mod prompt;
+mod reach;
+mod settings;
 mod timeline;
 
 pub use app::{App, main};

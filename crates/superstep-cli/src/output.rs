@@ -7,15 +7,18 @@
 use std::io::{self, IsTerminal as _, Write as _};
 
 use anstyle::{AnsiColor, Style};
-use comfy_table::{Cell, ContentArrangement, Row, Table, presets};
+use comfy_table::{Cell, ColumnConstraint, ContentArrangement, Row, Table, Width, presets};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::exit::{Exit, Failure};
 
 /// How wide a table is where nobody looks at it.
-const WIDTH_ELSEWHERE: u16 = 120;
+const WIDTH_ELSEWHERE: u16 = 140;
 /// Tables do not grow wider than this.
-const WIDTH_MAX: u16 = 160;
+const WIDTH_MAX: u16 = 180;
+/// A column of texts is at least so wide.
+const WRAPPED_WIDTH_MIN: u16 = 24;
 
 pub(crate) const BOLD: Style = Style::new().bold();
 pub(crate) const DIM: Style = Style::new().dimmed();
@@ -81,6 +84,39 @@ impl Output {
         Ok(())
     }
 
+    /// A table for people, or what to say if it has no rows.
+    pub(crate) fn rows(self, table: &mut Table, empty: &str) -> Result<(), Failure> {
+        if table.is_empty() {
+            self.line(empty)
+        } else {
+            self.table(table)
+        }
+    }
+
+    /// An object as `key  value` lines; texts as they are, indented.
+    pub(crate) fn fields(self, value: &Value) -> Result<(), Failure> {
+        let Value::Object(fields) = value else {
+            return self.line(format!("  {value}"));
+        };
+        let width = fields.keys().map(|key| key.chars().count()).max();
+        let width = width.unwrap_or(0);
+        // What is asked comes before what it is about.
+        let (first, rest): (Vec<_>, Vec<_>) = fields.iter().partition(|(key, _)| *key == "message");
+        for (key, value) in first.into_iter().chain(rest) {
+            let text = match value {
+                Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            let mut lines = text.lines();
+            let first = lines.next().unwrap_or_default();
+            self.line(format!("  {DIM}{key:width$}{DIM:#}  {first}"))?;
+            for line in lines {
+                self.line(format!("  {:width$}  {line}", ""))?;
+            }
+        }
+        Ok(())
+    }
+
     /// A remark on standard error, so that it never mixes with the output.
     pub(crate) fn note(self, text: impl AsRef<str>) {
         if !self.json {
@@ -115,21 +151,36 @@ pub(crate) fn prompt(text: &str) -> Result<(), Failure> {
         .map_err(|error| closed(&error))
 }
 
-/// A table without lines, its head in capitals.
-pub(crate) fn table<const N: usize>(head: [&str; N]) -> Table {
+/// A table without lines, its head in capitals. Texts are wrapped in the columns named in
+/// `wrapped`; ids, times and words stay whole, so that they can be copied.
+pub(crate) fn table<const N: usize>(head: [&str; N], wrapped: &[&str]) -> Table {
     let mut table = Table::new();
     table
         .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
         .set_header(Row::from(head.map(|name| Cell::new(name.to_uppercase()))));
-    for column in table.column_iter_mut() {
+    for (column, name) in table.column_iter_mut().zip(head) {
         column.set_padding((0, 2));
+        let constraint = if wrapped.contains(&name) {
+            ColumnConstraint::LowerBoundary(Width::Fixed(WRAPPED_WIDTH_MIN))
+        } else {
+            ColumnConstraint::ContentWidth
+        };
+        column.set_constraint(constraint);
     }
     table
 }
 
+/// A time for people: to the second.
+pub(crate) fn seconds(time: &str) -> String {
+    match time.split_once('.') {
+        Some((whole, _)) => format!("{whole}Z"),
+        None => time.to_owned(),
+    }
+}
+
 /// JSON in one line, cut to about `max` characters.
-pub(crate) fn short_json(value: &serde_json::Value, max: usize) -> String {
+pub(crate) fn short_json(value: &Value, max: usize) -> String {
     shorten(&value.to_string(), max)
 }
 

@@ -12,7 +12,7 @@ use superstep_graph::NodeName;
 use superstep_wire::time::to_rfc3339;
 use superstep_worker::{CheckpointView, TaskView};
 
-use crate::output::{short_json, shorten, table};
+use crate::output::{seconds, short_json, shorten, table};
 
 /// The longest text of one changed key.
 const CHANGE_CHARS_MAX: usize = 72;
@@ -34,16 +34,19 @@ pub(crate) fn timeline(
     columns: Columns,
 ) -> Table {
     let mut timeline = match columns {
-        Columns::Story => table(["step", "source", "ran", "changed", "next"]),
-        Columns::Ids => table([
-            "step",
-            "source",
-            "ran",
-            "changed",
-            "next",
-            "time",
-            "checkpoint",
-        ]),
+        Columns::Story => table(["step", "source", "ran", "changed", "next"], &["changed"]),
+        Columns::Ids => table(
+            [
+                "step",
+                "source",
+                "ran",
+                "changed",
+                "next",
+                "time",
+                "checkpoint",
+            ],
+            &["changed"],
+        ),
     };
     let mut before = older;
     for view in newest_first.iter().rev() {
@@ -55,7 +58,7 @@ pub(crate) fn timeline(
             next(&view.next),
         ];
         if columns == Columns::Ids {
-            row.push(to_rfc3339(view.created_at));
+            row.push(seconds(&to_rfc3339(view.created_at)));
             row.push(view.checkpoint_id.clone());
         }
         timeline.add_row(row);

@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 
 pub use checked::{Cluster, Mistake, Mistakes};
 pub use open::{
-    ConnectError, Connected, EmbeddedAccess, ServerFailure, connect_cluster, open_embedded,
+    ConnectError, Connected, EmbeddedAccess, ServerFailure, connect_cluster, connect_log,
+    connect_queue, open_embedded,
 };
 
 /// Where the servers are and how to get in. A setting is named alike everywhere: `nats_url` is

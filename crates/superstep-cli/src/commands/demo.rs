@@ -132,7 +132,7 @@ impl Demo<'_> {
         output.line(format!(
             "{ASKS}interrupt{ASKS:#}  {DIM}the thread waits; it would wait for months, at no cost{DIM:#}"
         ))?;
-        show(output, &question.value)?;
+        output.fields(&question.value)?;
         let choices = self.example.map_or(&[][..], |example| {
             let questions = &example.questions;
             let last = questions.len().saturating_sub(1);
@@ -190,7 +190,7 @@ impl Demo<'_> {
                 Exit::Failed
             }
         };
-        show(output, &Value::Object(ran.values.clone()))?;
+        output.fields(&Value::Object(ran.values.clone()))?;
         output.line("")?;
         output.line(format!(
             "{BOLD}checkpoints{BOLD:#}  {DIM}one for each superstep, oldest first{DIM:#}"
@@ -219,28 +219,4 @@ impl Demo<'_> {
         }))?;
         Ok(exit)
     }
-}
-
-/// An object as `key  value` lines; texts as they are, indented.
-fn show(output: Output, value: &Value) -> Result<(), Failure> {
-    let Value::Object(fields) = value else {
-        return output.line(format!("  {value}"));
-    };
-    let width = fields.keys().map(|key| key.chars().count()).max();
-    let width = width.unwrap_or(0);
-    // What is asked comes before what it is about.
-    let (first, rest): (Vec<_>, Vec<_>) = fields.iter().partition(|(key, _)| *key == "message");
-    for (key, value) in first.into_iter().chain(rest) {
-        let text = match value {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        let mut lines = text.lines();
-        let first = lines.next().unwrap_or_default();
-        output.line(format!("  {DIM}{key:width$}{DIM:#}  {first}"))?;
-        for line in lines {
-            output.line(format!("  {:width$}  {line}", ""))?;
-        }
-    }
-    Ok(())
 }

@@ -136,15 +136,12 @@ fn told(failures: &[ServerFailure]) -> String {
 /// `Settings` with every mistake, or `Servers` with every server that fails, each within its
 /// time to connect.
 pub async fn connect_cluster(settings: &ConnectSettings) -> Result<Connected, ConnectError> {
-    let Cluster {
-        nats,
-        redis,
-        subjects,
-    } = settings.check()?;
+    let cluster = settings.check()?;
     let (queue, log) = tokio::join!(
-        Box::pin(NatsQueue::connect(nats)),
-        Box::pin(RedisLog::connect(redis))
+        Box::pin(NatsQueue::connect(cluster.nats)),
+        Box::pin(RedisLog::connect(cluster.redis))
     );
+    let subjects = cluster.subjects;
     match (queue, log) {
         (Ok(queue), Ok(log)) => {
             let queue = Arc::new(queue);
@@ -157,18 +154,46 @@ pub async fn connect_cluster(settings: &ConnectSettings) -> Result<Connected, Co
             })
         }
         (queue, log) => {
-            let queue = queue.err().map(|error| ServerFailure {
-                server: "NATS",
-                error: superstep_worker::Error::Queue(error),
-            });
-            let log = log.err().map(|error| ServerFailure {
-                server: "Redis",
-                error: superstep_worker::Error::Store(error),
-            });
+            let queue = queue.err().map(of_nats);
+            let log = log.err().map(of_redis);
             Err(ConnectError::Servers(
                 queue.into_iter().chain(log).collect(),
             ))
         }
+    }
+}
+
+/// Connects to NATS alone.
+///
+/// # Errors
+/// `Servers` if it cannot be reached, or refuses us.
+pub async fn connect_queue(cluster: &Cluster) -> Result<Arc<dyn Queue>, ConnectError> {
+    let queue = NatsQueue::connect(cluster.nats.clone()).await;
+    let queue = queue.map_err(|error| ConnectError::Servers(vec![of_nats(error)]))?;
+    Ok(Arc::new(queue))
+}
+
+/// Connects to Redis alone.
+///
+/// # Errors
+/// `Servers` if it cannot be reached, or refuses us.
+pub async fn connect_log(cluster: &Cluster) -> Result<Arc<dyn ThreadLog>, ConnectError> {
+    let log = RedisLog::connect(cluster.redis.clone()).await;
+    let log = log.map_err(|error| ConnectError::Servers(vec![of_redis(error)]))?;
+    Ok(Arc::new(log))
+}
+
+fn of_nats(error: superstep_queue::Error) -> ServerFailure {
+    ServerFailure {
+        server: "NATS",
+        error: superstep_worker::Error::Queue(error),
+    }
+}
+
+fn of_redis(error: superstep_checkpoint::Error) -> ServerFailure {
+    ServerFailure {
+        server: "Redis",
+        error: superstep_worker::Error::Store(error),
     }
 }
 
