@@ -12,6 +12,7 @@ mod engine;
 mod error;
 mod graphs;
 mod index;
+mod input;
 mod local;
 mod node;
 mod registry;
@@ -30,6 +31,7 @@ pub use client::{
 pub use clock::{SharedWorld, SystemWorld, World};
 pub use error::{Error, ErrorKind, chain};
 pub use graphs::{Graphs, MissingNode, RunnableGraph};
+pub use input::InputSchema;
 pub use local::{Local, RunOptions, RunOutput, answers};
 pub use node::{
     BoxFuture, Interrupt, Node, NodeContext, NodeError, NodeReturn, OutputSink, TaskInfo,

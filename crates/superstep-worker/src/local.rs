@@ -3,7 +3,7 @@
 //! The same engine, log and rules as a worker; only the dispatches are worked on in place. A
 //! thread that a crashed process left busy is taken up again by the next call that needs it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
 use superstep_checkpoint::ThreadLog;
@@ -18,6 +18,7 @@ use crate::{
     engine::{Accepted, Engine, Running, Worked},
     error::Error,
     graphs::Graphs,
+    input::InputSchema,
     node::OutputSink,
     settings::WorkerSettings,
     threads::{Thread, Threads},
@@ -60,6 +61,7 @@ pub struct Local {
     settings: WorkerSettings,
     sink: Option<Arc<dyn OutputSink>>,
     turns: Arc<Turns>,
+    inputs: Arc<BTreeMap<GraphId, InputSchema>>,
 }
 
 impl std::fmt::Debug for Local {
@@ -78,6 +80,13 @@ impl Local {
         world: SharedWorld,
         settings: WorkerSettings,
     ) -> Self {
+        let inputs = graphs
+            .iter()
+            .filter_map(|graph| {
+                let schema = InputSchema::new(graph.input_schema()?).ok()?;
+                Some((graph.id().clone(), schema))
+            })
+            .collect();
         let threads = Threads::new(log, world, settings.limits.clone(), settings.store_retry);
         Self {
             engine: Engine {
@@ -87,6 +96,7 @@ impl Local {
             settings,
             sink: None,
             turns: Arc::default(),
+            inputs: Arc::new(inputs),
         }
     }
 
@@ -111,7 +121,8 @@ impl Local {
     /// with what is left, as LangGraph's `invoke(None)`.
     ///
     /// # Errors
-    /// `Refused` if the thread cannot take it; a run that fails is an output with an error.
+    /// `Refused` if the thread cannot take it or the input does not fit the graph's schema; a run
+    /// that fails is an output with an error.
     pub async fn invoke(
         &self,
         graph: &GraphId,
@@ -119,6 +130,9 @@ impl Local {
         input: Value,
         options: RunOptions,
     ) -> Result<RunOutput, Error> {
+        if let Some(schema) = self.inputs.get(graph) {
+            schema.check(&input).map_err(Error::Refused)?;
+        }
         let command = self.command();
         let event = Event::Start(Box::new(Start {
             run: options.run.unwrap_or_else(|| self.new_run()),

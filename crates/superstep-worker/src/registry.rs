@@ -13,7 +13,7 @@ use serde_json::Value;
 use superstep_checkpoint::{REGISTRATION_TTL, Registration};
 use superstep_protocol::{GraphId, Refusal, UnixMillis};
 
-use crate::{error::Error, graphs::Graphs, threads::Threads};
+use crate::{error::Error, graphs::Graphs, input::InputSchema, threads::Threads};
 
 /// How long what was read counts as current.
 const FRESH: Duration = Duration::from_secs(2);
@@ -26,7 +26,7 @@ struct Known {
 
 struct Entry {
     registration: Registration,
-    input: Option<jsonschema::Validator>,
+    input: Option<InputSchema>,
 }
 
 /// What workers registered.
@@ -87,24 +87,8 @@ impl Registry {
                 },
             }));
         };
-        if let (Some(schema), false) = (&entry.input, input.is_null()) {
-            let errors: Vec<String> = schema
-                .iter_errors(input)
-                .take(5)
-                .map(|error| {
-                    let path = error.instance_path().to_string();
-                    if path.is_empty() {
-                        error.to_string()
-                    } else {
-                        format!("{path}: {error}")
-                    }
-                })
-                .collect();
-            if !errors.is_empty() {
-                return Ok(Err(Refusal::InvalidInput {
-                    reason: errors.join("; "),
-                }));
-            }
+        if let Some(Err(refusal)) = entry.input.as_ref().map(|schema| schema.check(input)) {
+            return Ok(Err(refusal));
         }
         Ok(Ok(entry.registration.graph.clone()))
     }
@@ -142,12 +126,12 @@ impl Registry {
     }
 }
 
-fn validator(registration: &Registration) -> Option<jsonschema::Validator> {
+fn validator(registration: &Registration) -> Option<InputSchema> {
     let about: Value = serde_json::from_slice(&registration.about).ok()?;
     let schema = about
         .get("input_schema")
         .filter(|schema| !schema.is_null())?;
-    jsonschema::validator_for(schema).ok()
+    InputSchema::new(schema).ok()
 }
 
 fn rank(registration: &Registration, now: UnixMillis) -> (bool, Vec<u64>, String) {

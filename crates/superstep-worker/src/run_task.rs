@@ -11,7 +11,7 @@ use std::{
 };
 
 use superstep_graph::{
-    Horizon, Task, UnknownTargets, input_of, output_from_update, route, start_writes,
+    Horizon, Task, UnknownTargets, input_of, output_from_update, route_within, start_writes,
 };
 use superstep_protocol::{Profile, RunError, TaskResult, ThreadState};
 use tokio_util::sync::CancellationToken;
@@ -104,7 +104,7 @@ pub(crate) async fn run_task(
         }
         Err(panic) => Ended::Panicked(panic_message(panic.as_ref())),
     };
-    Ok(result_of(graph, state, task, ended))
+    Ok(result_of(graph, state, task, ended, horizon))
 }
 
 enum Ended {
@@ -136,7 +136,13 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_else(|| "without a message".to_owned())
 }
 
-fn result_of(graph: &RunnableGraph, state: &ThreadState, task: &Task, ended: Ended) -> TaskResult {
+fn result_of(
+    graph: &RunnableGraph,
+    state: &ThreadState,
+    task: &Task,
+    ended: Ended,
+    horizon: Horizon,
+) -> TaskResult {
     let output = match ended {
         Ended::Raised(raised) => return TaskResult::Interrupted { raised },
         Ended::Panicked(message) => {
@@ -161,12 +167,13 @@ fn result_of(graph: &RunnableGraph, state: &ThreadState, task: &Task, ended: End
         Profile::Default => UnknownTargets::Refused,
         Profile::Langgraph => UnknownTargets::Ignored,
     };
-    let routed = route(
+    let routed = route_within(
         graph.topology(),
         &state.checkpoint,
         &task.node,
         output,
         unknown,
+        horizon,
     );
     if routed.parent.is_some() {
         let message = format!("node `{}` goes to a parent graph, and has none", task.node);
@@ -177,11 +184,7 @@ fn result_of(graph: &RunnableGraph, state: &ThreadState, task: &Task, ended: End
             writes: routed.writes,
         },
         Some(error) => {
-            let kept = !matches!(
-                error,
-                superstep_graph::RouteError::Update(_)
-                    | superstep_graph::RouteError::UnknownTarget { .. }
-            );
+            let kept = error.keeps_writes();
             TaskResult::Failed {
                 error: run_error(task, error.kind(), error.to_string()),
                 writes: kept.then_some(routed.writes),
