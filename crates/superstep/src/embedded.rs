@@ -3,13 +3,11 @@
 //! The same engine and rules as a worker's, without a queue. A composition root: it picks the
 //! store and leaves everything else to the worker's `Local`.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc};
 
-use jsonschema::Validator;
-use serde_json::Value;
 use superstep_checkpoint::{MemoryLog, ThreadLog};
 use superstep_checkpoint_sqlite::{DataDir, Role, SqliteLog};
-use superstep_protocol::{GraphId, Refusal, ThreadId};
+use superstep_protocol::ThreadId;
 use superstep_worker::{
     Error as ThreadError, Graphs, Local, OutputSink, RunnableGraph, SystemWorld, WorkerSettings,
 };
@@ -70,7 +68,6 @@ pub struct Embedded {
 #[derive(Debug)]
 struct Shared {
     local: Local,
-    inputs: BTreeMap<GraphId, Validator>,
     _folder: Option<DataDir>,
 }
 
@@ -98,26 +95,6 @@ impl Embedded {
     /// What runs them.
     pub fn local(&self) -> &Local {
         &self.shared.local
-    }
-
-    /// Checks an input against the graph's schema. Null is no input: it goes on.
-    pub(crate) fn check_input(&self, graph: &GraphId, input: &Value) -> Result<(), Refusal> {
-        let Some(validator) = self.shared.inputs.get(graph).filter(|_| !input.is_null()) else {
-            return Ok(());
-        };
-        let reasons: Vec<String> = validator
-            .iter_errors(input)
-            .map(|error| match error.instance_path().as_str() {
-                "" => error.to_string(),
-                place => format!("{place}: {error}"),
-            })
-            .collect();
-        if reasons.is_empty() {
-            return Ok(());
-        }
-        Err(Refusal::InvalidInput {
-            reason: reasons.join("; "),
-        })
     }
 }
 
@@ -185,14 +162,6 @@ impl EmbeddedBuilder {
     /// be opened.
     pub async fn build(self) -> Result<Embedded, Error> {
         let (log, folder) = open(self.store).await?;
-        let inputs = self
-            .graphs
-            .iter()
-            .filter_map(|graph| {
-                let validator = jsonschema::validator_for(graph.input_schema()?).ok()?;
-                Some((graph.id().clone(), validator))
-            })
-            .collect();
         let local = Local::new(self.graphs, log, Arc::new(SystemWorld), self.settings);
         Ok(Embedded {
             shared: Arc::new(Shared {
@@ -200,7 +169,6 @@ impl EmbeddedBuilder {
                     Some(sink) => local.with_output(sink),
                     None => local,
                 },
-                inputs,
                 _folder: folder,
             }),
         })

@@ -11,7 +11,7 @@ use superstep_graph::{
     NodeSpec, Problem,
 };
 use superstep_protocol::{GraphId, GraphName};
-use superstep_worker::{Node, RunnableGraph};
+use superstep_worker::{InputSchema, Node, RunnableGraph};
 
 use crate::{
     function::{InputNodeFunction, NodeFunction},
@@ -321,11 +321,11 @@ impl<S: State> GraphBuilder<S> {
             }
         };
         if let Some(schema) = &input_schema
-            && let Err(error) = jsonschema::validator_for(schema)
+            && let Err(reason) = InputSchema::new(schema)
         {
             return Err(BuildError::Schema {
                 graph: name,
-                reason: error.to_string(),
+                reason,
             });
         }
         let id = GraphId {

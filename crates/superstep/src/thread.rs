@@ -68,7 +68,6 @@ impl Thread {
 
     async fn start(&self, input: Value, options: RunOptions) -> Result<RunOutput, Error> {
         let graph = self.which_graph().await?;
-        self.app.check_input(&graph, &input)?;
         let local = self.app.local();
         let output = Box::pin(local.invoke(&graph, &self.id, input, options)).await?;
         Ok(output.into())

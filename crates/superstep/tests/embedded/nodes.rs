@@ -30,7 +30,8 @@ async fn a_panic_is_an_error_of_the_run() {
         })
         .node("late", |_: Value| async {
             tokio::task::yield_now().await;
-            Ok(panics::<()>("after the first await"))
+            panics::<()>("after the first await");
+            Ok(())
         })
         .branch(START, |state: &Value| {
             state["log"][0].as_str().unwrap_or_default().to_owned()

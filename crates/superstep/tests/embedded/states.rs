@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use superstep::{Graph, IntoInput, NodeError, START, State, StateError};
+use superstep::{END, Graph, IntoInput, NodeError, RunOptions, START, State, StateError};
 
 use crate::app;
 
@@ -335,4 +335,43 @@ async fn a_node_may_return_nothing() {
     };
     let run = app.thread("1").invoke(whole).await.unwrap();
     assert_eq!(run.state::<Every>().unwrap().last, "kept");
+}
+
+/// Counts down to the end of its run; the path looks at what is left.
+#[tokio::test]
+async fn a_path_sees_how_far_the_run_may_go() {
+    let graph = Graph::<Every>::builder("bounded")
+        .node("work", |_: Every| async { Ok(Every::update().add(1)) })
+        .edge(START, "work")
+        .branch("work", |state| if state.is_last { END } else { "work" })
+        .build()
+        .unwrap();
+    let thread = app(graph).await.thread("1");
+    let options = RunOptions {
+        recursion_limit: Some(4),
+        ..RunOptions::default()
+    };
+    let run = thread.invoke_with(json!({}), options).await.unwrap();
+    assert_eq!(run.error, None);
+    // The input took one of the four.
+    assert_eq!(run.state::<Every>().unwrap().add, 3);
+}
+
+#[tokio::test]
+async fn an_input_may_begin_a_list_anew() {
+    let graph = Graph::<Every>::builder("anew")
+        .node("more", |_: Every| async {
+            Ok(Every::update().push_append("more"))
+        })
+        .edge(START, "more")
+        .build()
+        .unwrap();
+    let thread = app(graph).await.thread("1");
+    let _ = thread
+        .invoke(Every::update().push_append("old"))
+        .await
+        .unwrap();
+    let anew = Every::update().overwrite_append(["new".to_owned()]);
+    let run = thread.invoke(anew).await.unwrap();
+    assert_eq!(run.values["append"], json!(["new", "more"]));
 }
