@@ -70,6 +70,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "superstep-checkpoint",
             "superstep-graph",
             "superstep-protocol",
+            "superstep-queue",
             "superstep-wire",
         ],
     ),
