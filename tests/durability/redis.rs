@@ -6,6 +6,8 @@
 mod contract;
 mod faults;
 mod hazards;
+mod layout;
+mod migration;
 mod proxy;
 mod refusals;
 mod settings;

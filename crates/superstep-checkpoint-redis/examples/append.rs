@@ -15,6 +15,7 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
+use redis::aio::MultiplexedConnection;
 use superstep_checkpoint::{
     Append, Appended, IndexChange, InterruptRow, StoredRecord, ThreadLog, ThreadRow,
 };
@@ -38,21 +39,26 @@ enum Change {
 #[tokio::main(flavor = "current_thread")]
 #[expect(clippy::print_stdout, reason = "its output is what it is for")]
 async fn main() -> anyhow::Result<()> {
-    let server = std::env::args().len() < 2;
-    let server = server.then(RedisServer::start).transpose()?;
-    let url = server.as_ref().map(RedisServer::url);
+    let started = std::env::args().len() < 2;
+    let started = started.then(RedisServer::start).transpose()?;
+    let url = started.as_ref().map(RedisServer::url);
     let url = url
         .or_else(|| std::env::args().nth(1))
         .context("an address")?;
     let log = Arc::new(RedisLog::connect(RedisSettings::new(&url)).await?);
+    // The client library's default of 500 ms is less than emptying a server may take.
+    let config = redis::AsyncConnectionConfig::new().set_response_timeout(None);
+    let mut server = redis::Client::open(url)?
+        .get_multiplexed_async_connection_with_config(&config)
+        .await?;
 
     for size in [1_000, 10_000] {
         for change in [Change::Nothing, Change::Superstep] {
             let appends = if size == 1_000 { 40_000 } else { 10_000 };
             let mut rates = Vec::new();
-            for round in 0..=ROUNDS {
-                let label = format!("{size}-{change:?}-{round}");
-                let took = in_flight(&log, &label, 64, appends, size, change).await?;
+            for _ in 0..=ROUNDS {
+                empty(&mut server).await?;
+                let took = in_flight(&log, 64, appends, size, change).await?;
                 rates.push(per_second(appends, took));
             }
             rates.remove(0);
@@ -62,15 +68,16 @@ async fn main() -> anyhow::Result<()> {
     }
     for change in [Change::Nothing, Change::Superstep] {
         let mut medians = Vec::new();
-        for round in 0..=ROUNDS {
-            let id = ThreadId::new(format!("one-{change:?}-{round}"));
+        for _ in 0..=ROUNDS {
+            empty(&mut server).await?;
+            let id = ThreadId::new("one");
             medians.push(one_in_flight(&*log, &id, 3_000, 1_000, change).await?);
         }
         medians.remove(0);
         let p50 = median(&mut medians);
         println!("1000 bytes, {change:?}, one in flight: p50 {p50:?}");
     }
-    let bytes = bytes_of_waiting(&url, &log).await?;
+    let bytes = bytes_of_waiting(&mut server, &log).await?;
     println!("one waiting thread: {bytes}");
     Ok(())
 }
@@ -78,7 +85,6 @@ async fn main() -> anyhow::Result<()> {
 /// Appends to `lanes` threads at once, one append in flight each; how long it took.
 async fn in_flight(
     log: &Arc<RedisLog>,
-    label: &str,
     lanes: u64,
     appends: u64,
     size: usize,
@@ -87,7 +93,7 @@ async fn in_flight(
     let mut tasks = JoinSet::new();
     let began = Instant::now();
     for lane in 0..lanes {
-        let (log, id) = (Arc::clone(log), ThreadId::new(format!("{label}-{lane}")));
+        let (log, id) = (Arc::clone(log), ThreadId::new(format!("lane-{lane}")));
         tasks.spawn(async move {
             let mut after = None;
             for _ in 0..appends / lanes {
@@ -173,11 +179,12 @@ fn row(status: ThreadStatus, updated_at: u64) -> ThreadRow {
 }
 
 /// What a thread takes that has one record of 1 KB, waits for one answer and owes nothing.
-async fn bytes_of_waiting(url: &str, log: &Arc<RedisLog>) -> anyhow::Result<String> {
-    let client = redis::Client::open(url)?;
-    let mut connection = client.get_multiplexed_async_connection().await?;
-    redis::cmd("FLUSHALL").exec_async(&mut connection).await?;
-    let before = used_memory(&mut connection).await?;
+async fn bytes_of_waiting(
+    server: &mut MultiplexedConnection,
+    log: &Arc<RedisLog>,
+) -> anyhow::Result<String> {
+    empty(server).await?;
+    let before = used_memory(server).await?;
     let mut tasks = JoinSet::new();
     for lane in 0..50 {
         let log = Arc::clone(log);
@@ -193,8 +200,8 @@ async fn bytes_of_waiting(url: &str, log: &Arc<RedisLog>) -> anyhow::Result<Stri
     while let Some(done) = tasks.join_next().await {
         done??;
     }
-    let all = used_memory(&mut connection).await? - before;
-    let key: String = redis::cmd("RANDOMKEY").query_async(&mut connection).await?;
+    let all = used_memory(server).await? - before;
+    let key: String = redis::cmd("RANDOMKEY").query_async(server).await?;
     let of_shard = key
         .split_inclusive("}:")
         .next()
@@ -202,15 +209,12 @@ async fn bytes_of_waiting(url: &str, log: &Arc<RedisLog>) -> anyhow::Result<Stri
     let mut parts = BTreeMap::new();
     for part in ["t", "x"] {
         let pattern = format!("{of_shard}{part}:*");
-        let keys: Vec<String> = redis::cmd("KEYS")
-            .arg(pattern)
-            .query_async(&mut connection)
-            .await?;
+        let keys: Vec<String> = redis::cmd("KEYS").arg(pattern).query_async(server).await?;
         let first = keys.first().context("a shard with threads")?;
         let bytes: u64 = redis::cmd("MEMORY")
             .arg("USAGE")
             .arg(first)
-            .query_async(&mut connection)
+            .query_async(server)
             .await?;
         parts.insert(part, bytes);
     }
@@ -232,11 +236,13 @@ fn waits(n: u64) -> Append {
     append
 }
 
-async fn used_memory(connection: &mut redis::aio::MultiplexedConnection) -> anyhow::Result<u64> {
-    let info: String = redis::cmd("INFO")
-        .arg("memory")
-        .query_async(connection)
-        .await?;
+async fn empty(server: &mut MultiplexedConnection) -> anyhow::Result<()> {
+    redis::cmd("FLUSHALL").exec_async(server).await?;
+    Ok(())
+}
+
+async fn used_memory(server: &mut MultiplexedConnection) -> anyhow::Result<u64> {
+    let info: String = redis::cmd("INFO").arg("memory").query_async(server).await?;
     let line = info
         .lines()
         .find_map(|line| line.strip_prefix("used_memory:"));

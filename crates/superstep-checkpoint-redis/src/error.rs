@@ -48,6 +48,12 @@ pub(crate) fn is_lost(error: &RedisError) -> bool {
         || error.is_unrecoverable_error()
 }
 
+/// The same of a connection to a Cluster, which makes those to its nodes anew by itself as long as
+/// it knows any of them.
+pub(crate) fn is_lost_cluster(error: &RedisError) -> bool {
+    error.kind() == RedisKind::ClusterConnectionNotFound
+}
+
 /// The error of a call to the servers at `addresses`.
 pub(crate) fn translate(addresses: &str, error: RedisError) -> Error {
     let (kind, message) = match known(&error) {
@@ -55,6 +61,15 @@ pub(crate) fn translate(addresses: &str, error: RedisError) -> Error {
         None => explain_kind(addresses, &error),
     };
     Error::new(kind, message).with_source(error)
+}
+
+/// Whether a Cluster says that a slot is elsewhere. Its client library follows, but only so often
+/// while slots move or masters come back.
+pub(crate) fn is_redirect(error: &RedisError) -> bool {
+    matches!(
+        error.kind(),
+        RedisKind::Server(ServerErrorKind::Moved | ServerErrorKind::Ask)
+    )
 }
 
 /// Reasons that the server tells by a code or by words, depending on its version and on whether

@@ -167,9 +167,13 @@ mod tests {
         // Stored data depends on these: a change of the hash would lose every thread.
         let keys = Keys::new("superstep", "default", 16);
         let shard = |id: &str| keys.shard(&ThreadId::new(id)).watched();
-        assert_eq!(shard("order-1"), "superstep:{default:0}:w");
-        assert_eq!(shard("order-2"), "superstep:{default:0}:w");
-        assert_eq!(shard(""), "superstep:{default:0}:w");
+        for (id, number) in [("order-1", 6), ("order-42", 12), ("", 2), ("ü", 14)] {
+            assert_eq!(
+                shard(id),
+                format!("superstep:{{default:{number}}}:w"),
+                "{id}"
+            );
+        }
     }
 
     #[test]

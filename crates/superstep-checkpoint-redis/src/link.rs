@@ -3,8 +3,9 @@
 //! Every call of this crate may be sent again as it is (an append is settled by its nonce, the
 //! rest reads or sets if absent), so a lost connection costs a caller a short wait and not an
 //! error. Waiting for a server that stays away is left to the caller: the link gives up after a
-//! second or two. A call that timed out is not repeated, but its connection is given up, as it may
-//! be deaf. The rule it keeps: at most one connection is being made at a time.
+//! second or two. A call that timed out is not repeated, but a connection to a single server is given
+//! up after it, as it may be deaf; that to a Cluster looks after its nodes itself, so that one that
+//! hangs does not hold up calls to the others. The rule it keeps: at most one connection is being made at a time.
 
 use std::{
     sync::{PoisonError, RwLock},
@@ -17,18 +18,22 @@ use redis::{
     cluster::{ClusterClient, ClusterClientBuilder},
     cluster_async::ClusterConnection,
     cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo},
+    io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 use superstep_checkpoint::{Error, ErrorKind};
 use tokio::{sync::Mutex, time::timeout};
 
 use crate::{
-    error::{Again, again, is_lost, translate},
+    error::{Again, again, is_lost, is_lost_cluster, is_redirect, translate},
     scripts,
     settings::{Checked, RedisSettings},
 };
 
 /// How long to wait before each further attempt of a call.
 const BACKOFF_MS: [u64; 5] = [20, 100, 300, 600, 1_000];
+
+/// How long a connection may be idle before the kernel asks whether the peer is there.
+const KEEPALIVE: Duration = Duration::from_secs(15);
 
 /// How many calls may be queued towards the connection before the next one waits.
 const CALLS_QUEUED_MAX: usize = 1_024;
@@ -153,6 +158,13 @@ impl Link {
             );
             return Error::new(ErrorKind::Unavailable, message).with_source(error);
         }
+        if self.is_cluster() && is_redirect(&error) {
+            let message = format!(
+                "the Cluster at {} is moving slots; try again",
+                self.addresses
+            );
+            return Error::new(ErrorKind::Unavailable, message).with_source(error);
+        }
         translate(&self.addresses, error)
     }
 
@@ -163,7 +175,11 @@ impl Link {
                 Ok(value) => return Ok(value),
                 Err(error) => error,
             };
-            match (again(&error), backoff.next()) {
+            let again = match again(&error) {
+                _ if self.is_cluster() && is_redirect(&error) => Again::Same,
+                again => again,
+            };
+            match (again, backoff.next()) {
                 (Again::No, _) | (_, None) => return Err(error),
                 (Again::Same | Again::Reconnect, Some(ms)) => {
                     tracing::debug!(%error, wait_ms = ms, "redis call is tried again");
@@ -182,7 +198,9 @@ impl Link {
         {
             answer = connection.send(&with_text, routing).await;
         }
-        if answer.as_ref().is_err_and(is_lost) {
+        if let Err(error) = &answer
+            && connection.is_lost(error)
+        {
             self.give_up(number);
         }
         answer
@@ -229,15 +247,19 @@ impl Connector {
                 .response_timeout(settings.response_timeout)
                 .retries(4)
                 .min_retry_wait(20)
-                .max_retry_wait(400);
+                .max_retry_wait(400)
+                .tcp_settings(tcp_settings(settings.response_timeout));
             if let Some(tls) = checked.tls {
                 builder = builder.certs(tls);
             }
             return Ok(Self::Cluster(Box::new(builder.build()?)));
         }
-        let clients = checked.nodes.into_iter().map(|node| match &checked.tls {
-            Some(tls) => Client::build_with_tls(node, tls.clone()),
-            None => Client::open(node),
+        let clients = checked.nodes.into_iter().map(|node| {
+            let node = node.set_tcp_settings(tcp_settings(settings.response_timeout));
+            match &checked.tls {
+                Some(tls) => Client::build_with_tls(node, tls.clone()),
+                None => Client::open(node),
+            }
         });
         Ok(Self::Single {
             clients: clients.collect::<RedisResult<_>>()?,
@@ -266,6 +288,19 @@ impl Connector {
     }
 }
 
+/// Small calls go out at once, and a peer that is gone without a word is noticed by the kernel.
+fn tcp_settings(response_timeout: Duration) -> TcpSettings {
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE);
+    let settings = TcpSettings::default()
+        .set_nodelay(true)
+        .set_keepalive(keepalive);
+    #[cfg(target_os = "linux")]
+    let settings = settings.set_user_timeout(response_timeout);
+    #[cfg(not(target_os = "linux"))]
+    let _ = response_timeout;
+    settings
+}
+
 async fn connect_single(
     client: &Client,
     config: &AsyncConnectionConfig,
@@ -286,6 +321,13 @@ async fn connect_single(
 }
 
 impl Connection {
+    fn is_lost(&self, error: &RedisError) -> bool {
+        match self {
+            Self::Single(_) => is_lost(error),
+            Self::Cluster(_) => is_lost_cluster(error),
+        }
+    }
+
     async fn send(&self, cmd: &Cmd, routing: Option<&RoutingInfo>) -> RedisResult<Value> {
         match self.clone() {
             Self::Single(mut connection) => connection.send_packed_command(cmd).await,

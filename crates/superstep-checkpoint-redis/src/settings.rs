@@ -9,7 +9,7 @@ use std::{fmt, fs, path::PathBuf, time::Duration};
 
 use redis::{
     ClientTlsConfig, ConnectionAddr, ConnectionInfo, IntoConnectionInfo as _, ProtocolVersion,
-    TlsCertificates, io::tcp::TcpSettings,
+    TlsCertificates,
 };
 use superstep_checkpoint::{Error, ErrorKind};
 
@@ -200,9 +200,7 @@ fn node(url: &str) -> Result<(ConnectionInfo, bool), Error> {
         )));
     }
     let redis = info.redis_settings().clone();
-    let info = info
-        .set_redis_settings(redis.set_protocol(ProtocolVersion::RESP2))
-        .set_tcp_settings(TcpSettings::default().set_nodelay(true));
+    let info = info.set_redis_settings(redis.set_protocol(ProtocolVersion::RESP2));
     Ok((info, cluster))
 }
 

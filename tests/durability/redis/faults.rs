@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use superstep_checkpoint::{Appended, ErrorKind, ThreadLog as _};
@@ -188,7 +188,7 @@ async fn a_short_restart_is_not_noticed_by_callers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cluster_goes_on_after_a_master_restarts() {
+async fn a_cluster_goes_on_after_its_masters_restart() {
     let mut cluster = RedisCluster::start_with(&synced_always()).unwrap();
     let urls = cluster.urls().join(",");
     let mut settings = RedisSettings::new(&urls);
@@ -203,9 +203,61 @@ async fn a_cluster_goes_on_after_a_master_restarts() {
         cluster.nodes_mut()[node].kill();
         cluster.nodes_mut()[node].restart().unwrap();
     }
+    // And all of them at once.
+    for writer in 0..12 {
+        at_least(&log, writer, 60).await;
+    }
+    for node in cluster.nodes_mut() {
+        node.kill();
+    }
+    for node in cluster.nodes_mut() {
+        node.restart().unwrap();
+    }
     for writer in 0..12 {
         at_least(&log, writer, 80).await;
     }
     stop.store(true, Ordering::Relaxed);
     one_chain_each(&log, writers.join_all().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_master_does_not_hold_up_the_others() {
+    let cluster = RedisCluster::start_with(&RedisOptions {
+        config: "cluster-require-full-coverage no".to_owned(),
+        ..RedisOptions::default()
+    });
+    let cluster = cluster.unwrap();
+    let mut settings = RedisSettings::new(&cluster.urls().join(","));
+    settings.cluster = true;
+    settings.response_timeout = Duration::from_secs(1);
+    let log = Arc::new(RedisLog::connect(settings).await.unwrap());
+    let mut heads = Vec::new();
+    for n in 0..24 {
+        let t = thread(&format!("t{n}"));
+        heads.push((grow(&log, &t, 1).await, t));
+    }
+    cluster.nodes()[0].freeze();
+    let mut appending = JoinSet::new();
+    for (now, t) in heads {
+        let log = Arc::clone(&log);
+        appending.spawn(async move {
+            let began = Instant::now();
+            let answer = log.append(&t, &next(Some(now), 2, 10)).await;
+            (answer, began.elapsed())
+        });
+    }
+    let (done, late): (Vec<_>, Vec<_>) = appending
+        .join_all()
+        .await
+        .into_iter()
+        .partition(|(answer, _)| answer.is_ok());
+    for (_, took) in &done {
+        assert!(*took < Duration::from_millis(900), "took {took:?}");
+    }
+    for (answer, _) in &late {
+        let kind = answer.as_ref().map_err(superstep_checkpoint::Error::kind);
+        assert_eq!(kind, Err(ErrorKind::Unavailable));
+    }
+    assert!(done.len() >= 8 && !late.is_empty(), "{done:?} {late:?}");
+    cluster.nodes()[0].thaw();
 }
