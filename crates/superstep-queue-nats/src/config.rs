@@ -89,7 +89,11 @@ impl StreamRole {
 }
 
 /// How `found` breaks what `wanted` promises, one phrase for each setting.
-pub(crate) fn stream_differences(wanted: &stream::Config, found: &stream::Config) -> Vec<String> {
+pub(crate) fn stream_differences(
+    role: StreamRole,
+    wanted: &stream::Config,
+    found: &stream::Config,
+) -> Vec<String> {
     let mut differences = Vec::new();
     let mut differ = |field: &str, found: String, needed: &str| {
         differences.push(format!("{field} is {found}, needed is {needed}"));
@@ -120,7 +124,7 @@ pub(crate) fn stream_differences(wanted: &stream::Config, found: &stream::Config
     if let Some(mirror) = &found.mirror {
         differ("mirror", mirror.name.clone(), "none");
     }
-    if wanted.retention == RetentionPolicy::WorkQueue {
+    if role != StreamRole::Events {
         if found.discard != DiscardPolicy::New {
             differ("discard", "old".to_owned(), "new");
         }
@@ -133,8 +137,7 @@ pub(crate) fn stream_differences(wanted: &stream::Config, found: &stream::Config
         }
     }
     // Work is a hint that may be lost; a command and an event must outlive their server.
-    let is_work = wanted.max_messages > 0;
-    if !is_work && found.storage != StorageType::File {
+    if role != StreamRole::Work && found.storage != StorageType::File {
         differ("storage", "memory".to_owned(), "file");
     }
     differences

@@ -29,6 +29,8 @@ use crate::{
 const PING_INTERVAL: Duration = Duration::from_secs(5);
 /// The longest pause between attempts to reconnect.
 const RECONNECT_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How long the note of the first connection may take.
+const FIRST_NOTE_WAIT: Duration = Duration::from_secs(1);
 /// How many refusals of the server are remembered, and for how long.
 const VIOLATIONS_MAX: usize = 16;
 const VIOLATION_MEMORY: Duration = Duration::from_secs(30);
@@ -117,7 +119,12 @@ pub(crate) async fn connect(settings: &NatsSettings) -> Result<(Client, Link), E
         .saturating_mul(attempts)
         .saturating_mul(2);
     match timeout(bound, options.connect(servers)).await {
-        Ok(Ok(client)) => Ok((client, link)),
+        Ok(Ok(client)) => {
+            // The first connection is noted a moment later; only the next ones are news.
+            let mut connections = link.connections.clone();
+            let _ = timeout(FIRST_NOTE_WAIT, connections.wait_for(|count| *count > 0)).await;
+            Ok((client, link))
+        }
         Ok(Err(failed)) => Err(error::connecting(&addresses, failed)),
         Err(_) => Err(Error::new(
             ErrorKind::Unavailable,

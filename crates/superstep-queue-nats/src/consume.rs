@@ -87,7 +87,9 @@ async fn attach(
 ) -> Result<Duration, Error> {
     shared.ensure(role).await?;
     let stream = role.stream(&shared.subjects);
-    let found = ensure_consumer(&shared.context, &stream, wanted).await?;
+    let found = ensure_consumer(&shared.context, &stream, wanted)
+        .await
+        .map_err(|failed| shared.explained(failed))?;
     if found.config.ack_wait != wanted.ack_wait {
         warn!(
             consumer = found.name,

@@ -85,7 +85,7 @@ fn jetstream(shared: &Shared) -> Finding {
 
 fn stream(shared: &Shared, role: StreamRole, subject: String, info: &stream::Info) -> Finding {
     let wanted = role.wanted(&shared.settings, &shared.subjects);
-    if let Err(failed) = check_stream(&wanted, &info.config) {
+    if let Err(failed) = check_stream(role, &wanted, &info.config) {
         return bad(subject, &failed);
     }
     let (config, state) = (&info.config, &info.state);

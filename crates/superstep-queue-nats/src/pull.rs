@@ -142,8 +142,12 @@ impl Puller {
                     Some(message) => self.receive(message, give_up).await?,
                     None => return Err(self.lost("the connection was closed")),
                 },
-                // A new connection: the server may know nothing of the request.
-                Ok(()) = self.connections.changed() => self.request = None,
+                // A new connection: the server may know nothing of the request, or still know it.
+                // A new inbox makes sure that it cannot bring anything beside the next one.
+                Ok(()) = self.connections.changed() => {
+                    self.request = None;
+                    self.inbox = None;
+                }
                 () = sleep_until(until) => {
                     if self.ready.is_empty() {
                         self.reset();

@@ -3,7 +3,13 @@
 //! All handles of one queue share one connection. The calls keep no state between them, so a
 //! queue can be used from any number of tasks.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_nats::{
     Client,
@@ -50,6 +56,8 @@ pub(crate) struct Shared {
     pub(crate) settings: NatsSettings,
     pub(crate) subjects: Subjects,
     pub(crate) in_flight: Semaphore,
+    /// Which streams this queue has found or made.
+    seen: [AtomicBool; StreamRole::ALL.len()],
 }
 
 impl NatsQueue {
@@ -75,6 +83,7 @@ impl NatsQueue {
                 settings,
                 subjects,
                 in_flight: Semaphore::new(IN_FLIGHT_MAX),
+                seen: Default::default(),
             }),
         })
     }
@@ -111,21 +120,36 @@ impl Shared {
     /// Makes or checks one stream.
     pub(crate) async fn ensure(&self, role: StreamRole) -> Result<stream::Info, Error> {
         let wanted = role.wanted(&self.settings, &self.subjects);
-        ensure_stream(&self.context, &wanted)
+        let seen = &self.seen[role as usize];
+        let was_there = seen.load(Ordering::Relaxed);
+        let info = ensure_stream(&self.context, role, &wanted, was_there)
             .await
-            .map_err(|failed| {
-                let is_off = !self.client.server_info().jetstream
-                    && self.client.connection_state() == State::Connected;
-                if failed.kind() != ErrorKind::Unavailable || !is_off {
-                    return failed;
-                }
-                let addresses = &self.link.addresses;
-                Error::new(
-                    ErrorKind::Denied,
-                    format!("JetStream is not enabled on NATS at {addresses}; start it with `-js`"),
-                )
-                .with_source(failed)
-            })
+            .map_err(|failed| self.explained(failed))?;
+        seen.store(true, Ordering::Relaxed);
+        Ok(info)
+    }
+
+    /// The reason behind a silence, where one is known: a server does not answer what it
+    /// forbids, nor what it has not.
+    pub(crate) fn explained(&self, failed: Error) -> Error {
+        if failed.kind() != ErrorKind::Unavailable {
+            return failed;
+        }
+        let addresses = &self.link.addresses;
+        let said = ["$JS.", "_INBOX."]
+            .into_iter()
+            .find_map(|subject| self.link.violation(subject));
+        if let Some(said) = said {
+            let message = format!("NATS at {addresses} forbids it ({said}); allow it to this user");
+            return Error::new(ErrorKind::Denied, message).with_source(failed);
+        }
+        let is_connected = self.client.connection_state() == State::Connected;
+        if is_connected && !self.client.server_info().jetstream {
+            let message =
+                format!("JetStream is not enabled on NATS at {addresses}; start it with `-js`");
+            return Error::new(ErrorKind::Denied, message).with_source(failed);
+        }
+        failed
     }
 
     pub(crate) fn body_bytes_max(&self) -> usize {

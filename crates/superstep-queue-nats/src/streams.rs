@@ -4,6 +4,8 @@
 //! exists is compared and never altered: an operator's bound stays, a setting that breaks a
 //! guarantee is an `Incompatible` error that names it.
 
+use std::time::Duration;
+
 use async_nats::jetstream::{
     Context, ErrorCode,
     consumer::{self, IntoConsumerConfig, pull},
@@ -12,20 +14,33 @@ use async_nats::jetstream::{
 };
 use serde_json::json;
 use superstep_queue::{Error, ErrorKind};
+use tokio::time::sleep;
 use tracing::info;
 
 use crate::{
-    config::{consumer_differences, stream_differences},
+    config::{StreamRole, consumer_differences, stream_differences},
     error,
 };
 
-/// Makes the stream, or checks the one that is there.
+/// The pause before a stream that was there is made anew. NATS 2.9 tells the end of a stream
+/// while it still deletes its files, and then deletes those of the next one with them.
+const DELETION_PAUSE: Duration = Duration::from_millis(500);
+
+/// Makes the stream, or checks the one that is there. `was_there` says that it is missed and
+/// not new.
 pub(crate) async fn ensure_stream(
     context: &Context,
+    role: StreamRole,
     wanted: &stream::Config,
+    was_there: bool,
 ) -> Result<stream::Info, Error> {
-    if let Some(found) = stream_info(context, &wanted.name).await? {
-        check_stream(wanted, &found.config)?;
+    let mut found = stream_info(context, &wanted.name).await?;
+    if found.is_none() && was_there {
+        sleep(DELETION_PAUSE).await;
+        found = stream_info(context, &wanted.name).await?;
+    }
+    if let Some(found) = found {
+        check_stream(role, wanted, &found.config)?;
         return Ok(found);
     }
     let what = format!("creating the stream {}", wanted.name);
@@ -42,7 +57,7 @@ pub(crate) async fn ensure_stream(
         Response::Err { error } if error.error_code() == ErrorCode::STREAM_NAME_EXIST => {
             let found = stream_info(context, &wanted.name).await?;
             let found = found.ok_or_else(|| error::refused(&what, &error))?;
-            check_stream(wanted, &found.config)?;
+            check_stream(role, wanted, &found.config)?;
             Ok(found)
         }
         Response::Err { error } => Err(error::refused(&what, &error)),
@@ -67,8 +82,12 @@ pub(crate) async fn stream_info(
 }
 
 /// Refuses a stream whose settings break a guarantee.
-pub(crate) fn check_stream(wanted: &stream::Config, found: &stream::Config) -> Result<(), Error> {
-    let differences = stream_differences(wanted, found);
+pub(crate) fn check_stream(
+    role: StreamRole,
+    wanted: &stream::Config,
+    found: &stream::Config,
+) -> Result<(), Error> {
+    let differences = stream_differences(role, wanted, found);
     if differences.is_empty() {
         return Ok(());
     }

@@ -16,6 +16,7 @@ on_both_servers! {
     right_credentials_of_each_kind_are_let_in
     a_server_without_jetstream_is_denied
     a_forbidden_publish_is_denied
+    a_forbidden_api_is_denied
     an_incompatible_stream_is_named_and_left_alone
     another_streams_subjects_are_incompatible
     an_incompatible_consumer_is_named_and_left_alone
@@ -187,6 +188,32 @@ async fn a_forbidden_publish_is_denied(binary: ServerBinary) {
         &["superstep.default.resume.order-42"],
     );
     queue.publish_work(&[work("a")]).await.unwrap();
+}
+
+async fn a_forbidden_api_is_denied(binary: ServerBinary) {
+    let users = |denied: &str| {
+        format!(
+            "authorization {{ users: [ {{ user: worker, password: hunter2, permissions: {{
+                publish: {{ deny: [\"{denied}\"] }}
+            }} }} ] }}"
+        )
+    };
+    for denied in ["$JS.API.STREAM.>", "$JS.API.CONSUMER.CREATE.>"] {
+        let server = server_with(binary, "", &users(denied));
+        let auth = NatsAuth::User {
+            user: "worker".to_owned(),
+            password: "hunter2".to_owned(),
+        };
+        let settings = NatsSettings {
+            auth,
+            request_timeout: Duration::from_millis(500),
+            ..settings(&server)
+        };
+        let queue = NatsQueue::connect(settings).await.unwrap();
+        let said = ["forbids", denied.trim_end_matches(".>")];
+        let refused = queue.work(&email()).await;
+        assert_refused(refused, ErrorKind::Denied, &said);
+    }
 }
 
 fn wrong_work_stream() -> Config {

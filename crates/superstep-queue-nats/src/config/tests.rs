@@ -23,7 +23,7 @@ fn graph(name: &str, version: &str) -> GraphId {
 fn check(role: StreamRole, change: impl Fn(&mut stream::Config), expected: &[&str]) {
     let mut found = wanted(role);
     change(&mut found);
-    assert_eq!(stream_differences(&wanted(role), &found), expected);
+    assert_eq!(stream_differences(role, &wanted(role), &found), expected);
 }
 
 #[test]
