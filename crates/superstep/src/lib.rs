@@ -61,6 +61,7 @@ pub use graph::{BuildError, Graph, GraphBuilder};
 pub use output::{Command, IntoOutput, IntoUpdate};
 pub use route::IntoRoute;
 pub use run::RunOutput;
+pub use schemars;
 pub use send::Send;
 pub use state::{IntoInput, State, StateError};
 pub use superstep_graph::{

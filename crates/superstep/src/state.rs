@@ -10,9 +10,11 @@ use crate::output::{IntoOutput, IntoUpdate};
 
 /// The state of a graph: one channel a field.
 ///
-/// Derive it for a struct whose fields are serde types. A channel that nothing wrote yet reads
-/// as the field's `Default`. Beside the implementation the derive makes `<Name>Update`, a builder
-/// with a setter for each field, which sets only what it is told to.
+/// Derive it for a struct whose fields are types of serde, with a `Default` and a JSON Schema
+/// (derive `schemars::JsonSchema` for your own; the crate is exported as `superstep::schemars`).
+/// A channel that nothing wrote yet reads as the field's `Default`. Beside the implementation the
+/// derive makes `<Name>Update`, a builder with a setter for each field, which sets only what it
+/// is told to.
 ///
 /// | attribute | the channel |
 /// |---|---|

@@ -18,10 +18,10 @@ fn longest(left: String, right: String) -> String {
 
 mod tally {
     use serde::{Deserialize, Serialize};
+    use superstep::schemars::JsonSchema;
 
-    #[derive(
-        Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, schemars::JsonSchema,
-    )]
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+    #[schemars(crate = "superstep::schemars")]
     pub(crate) struct Tally {
         pub(crate) yes: u32,
         pub(crate) no: u32,
