@@ -1,0 +1,254 @@
+//! Graphs: from a case's data to a graph of the library, through its dynamic API.
+//!
+//! Each thing that a graph can say has one place here. What the library cannot say yet is
+//! `Unsupported` with its name: the case fails by it and never passes by accident.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use superstep::{
+    Channel, Context, Graph, GraphBuilder, IntoOutput, IntoRoute, NodeError, NodeReturn, Reducer,
+};
+use superstep_graph::{Command, Managed, NodeOutput, Send, Target};
+
+use crate::{
+    case::{Breakpoints, Case, GraphSpec, Names, NodeSpec},
+    recorder::Recorder,
+    script::{Counters, Env, Expr, Returned, SEND, Step, World, canonical, run},
+};
+
+/// What the library cannot do yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unsupported(pub(crate) String);
+
+impl Unsupported {
+    pub(crate) fn new(what: impl Into<String>) -> Self {
+        Self(what.into())
+    }
+}
+
+/// The name under which a case's graph is known.
+pub(crate) const GRAPH: &str = "case";
+
+/// Makes the graph of a case.
+pub(crate) fn build(case: &Case, recorder: &Arc<Recorder>) -> Result<Graph<Value>, Unsupported> {
+    if !case.checkpointer {
+        return Err(Unsupported::new("a graph without a checkpointer"));
+    }
+    let spec = &case.graph;
+    let mut builder = Graph::dynamic(GRAPH);
+    for (name, kind) in &spec.channels {
+        builder = builder.channel(name.as_str(), channel(kind)?);
+    }
+    if let Some(input) = &spec.input {
+        builder = builder.input(input.iter().map(String::as_str));
+    }
+    if let Some(output) = &spec.output {
+        builder = builder.output(output.iter().map(String::as_str));
+    }
+    for node in &spec.nodes {
+        builder = add_node(builder, node, recorder)?;
+    }
+    for (from, to) in &spec.edges {
+        builder = match from {
+            Names::One(from) => builder.edge(from.as_str(), to.as_str()),
+            Names::All(from) => builder.join(from.iter().map(String::as_str), to.as_str()),
+        };
+    }
+    for branch in &spec.branches {
+        let counters = recorder.counters();
+        let expr = branch.path.clone();
+        let path = move |state: &Value| Chosen::by(&expr, state, &counters);
+        builder = match &branch.map {
+            None => builder.branch(branch.from.as_str(), path),
+            Some(map) => {
+                let map = map.iter().map(|(key, to)| (key.as_str(), to.as_str()));
+                builder.branch_map(branch.from.as_str(), path, map)
+            }
+        };
+    }
+    builder = add_breakpoints(builder, spec)?;
+    builder
+        .build()
+        .map_err(|error| Unsupported(format!("the graph cannot be built: {error}")))
+}
+
+fn channel(kind: &str) -> Result<Channel, Unsupported> {
+    Ok(match kind {
+        "last" => Channel::Last,
+        "any" => Channel::Any,
+        "append" => Channel::Reduce(Reducer::Append),
+        "add" => Channel::Reduce(Reducer::Add),
+        "concat" => Channel::Reduce(Reducer::Concat),
+        "merge" => Channel::Reduce(Reducer::Merge),
+        "union" => Channel::Reduce(Reducer::Union),
+        "max" => Channel::Reduce(Reducer::Max),
+        "by_id" => Channel::Reduce(Reducer::ById),
+        "messages" => Channel::Reduce(Reducer::Messages),
+        "ephemeral" => Channel::Ephemeral { guard: true },
+        "untracked" => Channel::Untracked,
+        "topic" => Channel::Topic { accumulate: false },
+        "topic_acc" => Channel::Topic { accumulate: true },
+        "remaining_steps" => Channel::Managed(Managed::RemainingSteps),
+        "is_last_step" => Channel::Managed(Managed::IsLastStep),
+        other => return Err(Unsupported(format!("the channel kind `{other}`"))),
+    })
+}
+
+fn add_node(
+    builder: GraphBuilder<Value>,
+    spec: &NodeSpec,
+    recorder: &Arc<Recorder>,
+) -> Result<GraphBuilder<Value>, Unsupported> {
+    let missing = [
+        (spec.graph.is_some(), "subgraphs"),
+        (spec.retry.is_some(), "retry policies"),
+        (spec.cache, "cache policies"),
+        (spec.on_error.is_some(), "node error handlers"),
+        (spec.defer, "deferred nodes"),
+        (spec.reads.is_some(), "nodes that read a part of the state"),
+    ];
+    if let Some((_, what)) = missing.iter().find(|(used, _)| *used) {
+        return Err(Unsupported::new(*what));
+    }
+    let script = Arc::new(Script {
+        name: spec.name.clone(),
+        ns: Vec::new(),
+        steps: spec.steps.clone(),
+        recorder: Arc::clone(recorder),
+    });
+    let function = move |input: Value, ctx: Context| {
+        let script = Arc::clone(&script);
+        async move { script.run(input, ctx).await }
+    };
+    Ok(builder.node(spec.name.as_str(), function))
+}
+
+fn add_breakpoints(
+    builder: GraphBuilder<Value>,
+    spec: &GraphSpec,
+) -> Result<GraphBuilder<Value>, Unsupported> {
+    if spec.interrupt_before.is_none() && spec.interrupt_after.is_none() {
+        return Ok(builder);
+    }
+    Err(breakpoints(&spec.interrupt_before, &spec.interrupt_after))
+}
+
+/// Where a run stops without a question, at compile or for one run.
+pub(crate) fn breakpoints(_before: &Breakpoints, _after: &Breakpoints) -> Unsupported {
+    Unsupported::new("interrupt_before and interrupt_after")
+}
+
+/// A node of a case.
+struct Script {
+    name: String,
+    ns: Vec<String>,
+    steps: Vec<Step>,
+    recorder: Arc<Recorder>,
+}
+
+impl Script {
+    async fn run(&self, input: Value, ctx: Context) -> Result<Scripted, NodeError> {
+        self.recorder
+            .began(&self.name, ctx.step(), &self.ns, ctx.attempt());
+        let env = Env::new(input, ctx.attempt(), self.recorder.counters());
+        run(&self.steps, env, &InGraph(ctx)).await.map(Scripted)
+    }
+}
+
+/// The world of a node that runs in a graph.
+struct InGraph(Context);
+
+impl World for InGraph {
+    type Error = NodeError;
+
+    async fn interrupt(&self, payload: Value) -> Result<Value, NodeError> {
+        self.0.interrupt(payload).await
+    }
+
+    fn emit(&self, data: Value) {
+        self.0.emit(data);
+    }
+
+    fn error(&self, class: &str, message: &str) -> NodeError {
+        NodeError::new(class.to_owned(), message)
+    }
+}
+
+/// What a scripted node returned, as an output of the library.
+struct Scripted(Returned);
+
+impl IntoOutput<Value> for Scripted {
+    fn into_output(self) -> Result<NodeReturn, NodeError> {
+        let (update, goto, parent) = match self.0 {
+            Returned::Update(update) => return update.into_output(),
+            Returned::Command {
+                update,
+                goto,
+                parent,
+            } => (update, goto, parent),
+        };
+        if parent {
+            return Ok(to_parent(goto));
+        }
+        let mut command = superstep::Command::new();
+        if !update.is_null() {
+            command = command.update(update);
+        }
+        for target in goto {
+            command = match target_of(target) {
+                Target::Node(node) => command.goto(node),
+                Target::Send(send) => command.send(superstep::Send::to(send.node, send.arg)),
+            };
+        }
+        IntoOutput::<Value>::into_output(command)
+    }
+}
+
+/// A command to the parent graph, which the facade has no word for. Graphs have no parents yet,
+/// so that its update has nowhere to go.
+fn to_parent(goto: Vec<Value>) -> NodeReturn {
+    let goto = goto.into_iter().map(target_of);
+    NodeReturn::Output(NodeOutput::command(Command {
+        goto: goto.collect(),
+        parent: true,
+        ..Command::default()
+    }))
+}
+
+/// A target by its value: a name or a packet. What is neither is a name that no node has.
+pub(crate) fn target_of(value: Value) -> Target {
+    match value {
+        Value::String(name) => Target::Node(name.into()),
+        // A path that gives null names no node.
+        Value::Null => Target::Node("".into()),
+        Value::Object(mut object) => match object.remove(SEND) {
+            Some(Value::Array(mut parts)) if parts.len() == 2 && parts[0].is_string() => {
+                let packet = parts.pop().unwrap_or_default();
+                let node = parts[0].as_str().unwrap_or_default();
+                Target::Send(Send::new(node, packet))
+            }
+            _ => Target::Node(format!("no name: {}", canonical(&Value::Object(object))).into()),
+        },
+        other => Target::Node(format!("no name: {}", canonical(&other)).into()),
+    }
+}
+
+/// What a path chose.
+struct Chosen(Result<Vec<Target>, String>);
+
+impl Chosen {
+    fn by(path: &Expr, state: &Value, counters: &Arc<Counters>) -> Self {
+        let mut env = Env::new(state.clone(), 1, Arc::clone(counters));
+        Self(env.eval(path).map(|chosen| match chosen {
+            Value::Array(items) => items.into_iter().map(target_of).collect(),
+            one => vec![target_of(one)],
+        }))
+    }
+}
+
+impl IntoRoute for Chosen {
+    fn into_route(self) -> Result<Vec<Target>, String> {
+        self.0
+    }
+}

@@ -1,0 +1,189 @@
+//! Observations: what the library showed, in the shape of the format.
+//!
+//! Pure. Ids of interrupts stay as they are, for `compare` to label; everything else that differs
+//! from run to run (checkpoint ids, task ids, times) is left out here.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Map, Value, json};
+use superstep::{CheckpointView, InterruptView, RunError, RunOutput, StateView, TaskView};
+
+use crate::{
+    case::{Case, GraphSpec},
+    script::{OVERWRITE, Step},
+};
+
+/// Stands where anything may be expected.
+pub(crate) const ANY: &str = "$any";
+
+/// The classes of errors that the nodes of a case raise: what tells theirs from the engine's.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Classes(BTreeSet<String>);
+
+impl Classes {
+    /// Those that a case's steps name.
+    pub(crate) fn of(case: &Case) -> Self {
+        let mut classes = Self::default();
+        classes.of_graph(&case.graph);
+        classes
+    }
+
+    fn of_graph(&mut self, graph: &GraphSpec) {
+        for node in &graph.nodes {
+            self.of_steps(&node.steps);
+            self.of_steps(node.on_error.as_deref().unwrap_or_default());
+            if let Some(inner) = &node.graph {
+                self.of_graph(inner);
+            }
+        }
+    }
+
+    fn of_steps(&mut self, steps: &[Step]) {
+        for step in steps {
+            match step {
+                Step::Fail { class, .. } => {
+                    self.0.insert(class.clone());
+                }
+                Step::If {
+                    then, otherwise, ..
+                } => {
+                    self.of_steps(then);
+                    self.of_steps(otherwise);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+fn error(error: &RunError, classes: &Classes) -> Value {
+    if classes.0.contains(&error.kind) {
+        json!({"kind": "node", "class": error.kind, "message": error.message})
+    } else {
+        json!({"kind": error.kind, "detail": error.message})
+    }
+}
+
+fn interrupts(interrupts: &[InterruptView]) -> Value {
+    interrupts
+        .iter()
+        .map(|interrupt| json!({"id": interrupt.id, "value": interrupt.value}))
+        .collect()
+}
+
+/// A run's end, but for what ran.
+pub(crate) fn run(output: &RunOutput, classes: &Classes) -> Value {
+    if let Some(failed) = &output.error {
+        return json!({"error": error(failed, classes)});
+    }
+    let mut result = output.values.clone();
+    if output.is_interrupted() {
+        result.insert("__interrupt__".to_owned(), interrupts(&output.interrupts));
+    }
+    json!({"result": result})
+}
+
+/// The snapshot of a thread that is not there.
+pub(crate) fn no_state() -> Value {
+    json!({
+        "values": {}, "next": [], "source": null, "step": null, "tasks": [], "interrupts": [],
+    })
+}
+
+/// A live snapshot.
+pub(crate) fn state(view: &StateView, classes: &Classes) -> Value {
+    json!({
+        "values": view.values,
+        "next": view.next,
+        "source": view.source,
+        "step": view.step,
+        "tasks": tasks(&view.tasks, classes),
+        "interrupts": interrupts(&view.interrupts),
+    })
+}
+
+/// The snapshots of a history, with the places of their parents. Of the tasks in `unsure`, named
+/// by checkpoint and node, the result may be anything.
+pub(crate) fn history(
+    views: &[CheckpointView],
+    classes: &Classes,
+    unsure: &[(String, String)],
+) -> Value {
+    let places: BTreeMap<&str, usize> = views
+        .iter()
+        .enumerate()
+        .map(|(at, view)| (view.checkpoint_id.as_str(), at))
+        .collect();
+    let snapshots: Vec<Value> = views
+        .iter()
+        .map(|view| {
+            let parent = match &view.parent_checkpoint_id {
+                None => Value::Null,
+                Some(id) => match places.get(id.as_str()) {
+                    Some(at) => json!(at),
+                    None => json!("out_of_list"),
+                },
+            };
+            let mut tasks = tasks(&view.tasks, classes);
+            for task in &mut tasks {
+                let is_unsure = |(checkpoint, node): &(String, String)| {
+                    *checkpoint == view.checkpoint_id && task["name"] == json!(node)
+                };
+                if unsure.iter().any(is_unsure) {
+                    task["result"] = json!(ANY);
+                }
+            }
+            let asked: Vec<InterruptView> = view
+                .tasks
+                .iter()
+                .flat_map(|task| task.interrupts.clone())
+                .collect();
+            json!({
+                "values": view.values,
+                "next": view.next,
+                "source": view.source,
+                "step": view.step,
+                "tasks": tasks,
+                "interrupts": interrupts(&asked),
+                "parent": parent,
+            })
+        })
+        .collect();
+    json!({"history": snapshots})
+}
+
+fn tasks(views: &[TaskView], classes: &Classes) -> Vec<Value> {
+    views.iter().map(|view| task(view, classes)).collect()
+}
+
+fn task(view: &TaskView, classes: &Classes) -> Value {
+    let kind = if view.push { "push" } else { "pull" };
+    let mut task = json!({"name": view.name, "kind": kind});
+    if let Some(failed) = &view.error {
+        task["error"] = error(failed, classes);
+    }
+    if !view.interrupts.is_empty() {
+        task["interrupts"] = interrupts(&view.interrupts);
+    }
+    if let Some(written) = &view.result {
+        task["result"] = Value::Object(result(written));
+    }
+    task
+}
+
+/// What a task wrote, with overwrites as the format has them.
+fn result(written: &Map<String, Value>) -> Map<String, Value> {
+    written
+        .iter()
+        .map(|(channel, value)| {
+            let value = match value {
+                Value::Object(object) if object.len() == 1 => match object.get(OVERWRITE) {
+                    Some(inner) => json!({"overwrite": inner}),
+                    None => value.clone(),
+                },
+                other => other.clone(),
+            };
+            (channel.clone(), value)
+        })
+        .collect()
+}
