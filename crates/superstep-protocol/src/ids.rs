@@ -20,7 +20,8 @@ string_id! {
 }
 
 string_id! {
-    /// The idempotency key of a command: its `Nats-Msg-Id`, else its stream and sequence.
+    /// The idempotency key of a command: its `Nats-Msg-Id`, else its stream, sequence and
+    /// time: a stream that is made anew counts from 1 again.
     CommandId
 }
 

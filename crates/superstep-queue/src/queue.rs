@@ -108,7 +108,7 @@ pub struct EventMessage {
 /// What a stream says of a publish.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Published {
-    /// Names the message in its stream: stream and sequence. The command's id if it has none.
+    /// Names the message in its stream: stream and sequence.
     pub id: String,
     /// Whether the stream already had a message of that [`header::MSG_ID`].
     pub duplicate: bool,

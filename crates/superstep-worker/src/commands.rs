@@ -61,12 +61,8 @@ impl Commands {
         target: &str,
         delivery: &Delivery,
     ) -> Result<Handled, Error> {
-        let id = delivery
-            .headers
-            .get(header::MSG_ID)
-            .map_or(delivery.id.as_str(), String::as_str);
         let command = CommandRef {
-            id: CommandId::new(id),
+            id: command_id(delivery),
             sent_at: delivery.published_at,
             sender: delivery.headers.get(header::SENDER).cloned(),
             trace: delivery.headers.get(header::TRACEPARENT).cloned(),
@@ -103,12 +99,12 @@ impl Commands {
                     Accepted::Decided(outcome) => {
                         return self.again(kind, &asked, &command, delivery, outcome).await;
                     }
-                    Accepted::Refused(refusal)
-                        if refusal.may_be_early() && self.is_early(delivery) =>
-                    {
-                        return Ok(Handled::Again(Duration::from_millis(100)));
+                    Accepted::Refused(refusal) => {
+                        if self.is_early(delivery) && self.may_be_early(thread, &refusal).await? {
+                            return Ok(Handled::Again(Duration::from_millis(100)));
+                        }
+                        outward::refusal(&refusal)
                     }
-                    Accepted::Refused(refusal) => outward::refusal(&refusal),
                     Accepted::Wait | Accepted::Nothing if self.is_early(delivery) => {
                         return Ok(Handled::Again(Duration::from_millis(50)));
                     }
@@ -136,6 +132,18 @@ impl Commands {
         let hold = u64::try_from(self.settings.hold_back.as_millis()).unwrap_or(u64::MAX);
         let now: UnixMillis = self.engine.threads.world().now();
         now < delivery.published_at.plus_ms(hold)
+    }
+
+    /// Whether what the command names may still come: its thread, its graph, or a question that
+    /// a run under way has not asked yet.
+    async fn may_be_early(&self, thread: &ThreadId, refusal: &Refusal) -> Result<bool, Error> {
+        Ok(match refusal {
+            Refusal::UnknownInterrupt { .. } => {
+                let thread = self.engine.threads.load(thread).await?;
+                thread.is_some_and(|thread| thread.state.is_busy())
+            }
+            other => other.may_be_early(),
+        })
     }
 
     async fn refuse(
@@ -377,6 +385,17 @@ impl Commands {
             event,
             run: Some(run),
         })
+    }
+}
+
+/// The id that a command is remembered under. A stream that was lost and made anew counts from 1
+/// again, so a sequence alone would name another command's outcome: the time tells them apart.
+fn command_id(delivery: &Delivery) -> CommandId {
+    let given = delivery.headers.get(header::MSG_ID);
+    // An empty one is none: streams read it so too.
+    match given.filter(|id| !id.is_empty()) {
+        Some(id) => CommandId::new(id.as_str()),
+        None => CommandId::new(format!("{}:{}", delivery.id, delivery.published_at.0)),
     }
 }
 

@@ -48,7 +48,7 @@ impl std::fmt::Display for Outcome {
 pub struct Reply {
     /// Whether it was accepted.
     pub outcome: Outcome,
-    /// The command: its `Nats-Msg-Id`, else its stream and sequence.
+    /// The command: its `Nats-Msg-Id`, else its stream, sequence and time.
     pub command_id: String,
     /// The thread that it concerns.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -51,7 +51,7 @@ const COMMAND: &[Header] = &[
     (
         "Nats-Msg-Id",
         false,
-        "The idempotency key of the command: the same key again gets the same outcome. Absent: the stream and sequence of the message.",
+        "The idempotency key of the command: the same key again gets the same outcome. Absent: the stream, sequence and time of the message.",
     ),
     (
         "Superstep-Reply",
