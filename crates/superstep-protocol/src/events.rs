@@ -26,6 +26,8 @@ pub enum EventData {
         /// The state's values.
         values: Map<String, Value>,
     },
+    /// The run ended before the graph did: it waits for answers.
+    RunStopped,
     /// The run ended in error.
     RunFailed {
         /// Why.
@@ -78,6 +80,7 @@ impl EventData {
         match self {
             Self::RunStarted => "run_started",
             Self::RunCompleted { .. } => "run_completed",
+            Self::RunStopped => "run_stopped",
             Self::RunFailed { .. } => "run_failed",
             Self::RunCancelled { .. } => "run_cancelled",
             Self::Interrupt { .. } => "interrupt",
@@ -136,11 +139,13 @@ pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
                 error: error.clone(),
             }),
         },
-        RecordBody::Interrupted(_) => told.extend(opened(record, after)),
+        RecordBody::Interrupted(_) => {
+            told.extend(opened(record, after));
+            told.push(EventData::RunStopped);
+        }
         RecordBody::Failed(parked) => {
             told.extend(opened(record, after));
-            // While another round of the run is open it has not ended; the last one tells.
-            if let Some(error) = parked.error.as_ref().filter(|_| !after.is_busy()) {
+            if let Some(error) = &parked.error {
                 told.push(EventData::RunFailed {
                     error: error.clone(),
                 });
@@ -190,7 +195,15 @@ pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
             told.push(EventData::ThreadDeleted);
         }
     }
-    let run = after.run.as_ref().map(|run| run.id.clone());
+    let last = || after.run.as_ref().map(|run| run.id.clone());
+    // Several runs may be open at once; a round's end is that of its own run.
+    let run = match &record.body {
+        RecordBody::Committed(committed) => committed.run.clone().or_else(last),
+        RecordBody::Interrupted(parked) | RecordBody::Failed(parked) => {
+            parked.run.clone().or_else(last)
+        }
+        _ => last(),
+    };
     told.into_iter()
         .enumerate()
         .map(|(index, data)| ThreadEvent {

@@ -145,6 +145,9 @@ pub struct Committed {
     pub then: Then,
     /// The dispatch that it answers.
     pub closes: Dispatch,
+    /// The run whose dispatch that was; absent for an update, which is no run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
     /// The node an update was made as.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub as_node: Option<NodeName>,
@@ -158,6 +161,9 @@ pub struct Committed {
 pub struct Parked {
     /// The dispatch that it answers.
     pub closes: Dispatch,
+    /// The run whose dispatch that was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<RunId>,
     /// How each task of the round ended.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub results: BTreeMap<TaskId, TaskResult>,

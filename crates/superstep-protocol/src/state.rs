@@ -297,6 +297,12 @@ impl ThreadState {
                 .is_some_and(|decision| decision.dispatch == dispatch)
     }
 
+    /// The run that a dispatch belongs to: its round's, else the last one.
+    pub fn run_of(&self, dispatch: Dispatch) -> Option<RunId> {
+        let last = || self.run.as_ref().map(|run| run.id.clone());
+        self.rounds.get(&dispatch).cloned().or_else(last)
+    }
+
     /// The lineage of the checkpoint that will follow at `step`.
     pub fn next_lineage(&self, step: i64) -> Lineage {
         self.checkpoint

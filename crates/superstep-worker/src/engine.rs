@@ -345,7 +345,7 @@ impl Engine {
                     if !before.state.waits_for(dispatch) {
                         return Ok(Worked::Late(Some(Box::new(before))));
                     }
-                    let body = too_large(dispatch, results, error);
+                    let body = too_large(&before, dispatch, results, error);
                     self.threads.append(&id, Some(before), body, None).await?
                 }
                 appended => appended,
@@ -369,10 +369,23 @@ impl Engine {
 /// The run fails because its state would be over a bound: nothing of the superstep is kept but
 /// that its tasks failed, so that a retry runs them again.
 fn too_large(
+    thread: &Thread,
     dispatch: Dispatch,
     results: &BTreeMap<TaskId, TaskResult>,
     error: RunError,
 ) -> RecordBody {
+    // An update that does not fit is no failure of the run: it is declined, and nothing changed.
+    if let Some(decision) = &thread.state.decision
+        && let Asked::Update { command, .. } = &decision.asked
+    {
+        return RecordBody::Declined {
+            closes: dispatch,
+            command: command.clone(),
+            refusal: Refusal::InvalidUpdate {
+                reason: error.message,
+            },
+        };
+    }
     let failed = |task: &TaskId| TaskResult::Failed {
         error: RunError {
             task: Some(task.clone()),
@@ -382,6 +395,7 @@ fn too_large(
     };
     RecordBody::Failed(Parked {
         closes: dispatch,
+        run: thread.state.run_of(dispatch),
         results: results
             .keys()
             .map(|task| (task.clone(), failed(task)))

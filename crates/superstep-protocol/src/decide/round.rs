@@ -108,6 +108,7 @@ pub(super) fn ended(
         }
         (Closing::Apply(_), Some(Err(error))) => Verdict::Append(RecordBody::Failed(Parked {
             closes: dispatch,
+            run: state.run_of(dispatch),
             results: mine(),
             error: Some(error.clone()),
         })),
@@ -128,6 +129,7 @@ pub(super) fn ended(
             let error = error.or_else(|| failed_before(state).filter(|_| last).cloned());
             let parked = Parked {
                 closes: dispatch,
+                run: state.run_of(dispatch),
                 results,
                 error,
             };
@@ -173,6 +175,7 @@ fn committed(
         tasks: superstep.tasks.clone(),
         then,
         closes,
+        run: state.run_of(closes),
         as_node: None,
         traces,
     }))
@@ -193,6 +196,7 @@ pub(super) fn input_taken(
                 Ok(superstep) => committed(state, dispatch, superstep, Source::Input, Vec::new()),
                 Err(error) => RecordBody::Failed(Parked {
                     closes: dispatch,
+                    run: state.run_of(dispatch),
                     results: BTreeMap::new(),
                     error: Some(error.clone()),
                 }),
@@ -223,6 +227,7 @@ pub(super) fn update_applied(
             tasks: superstep.tasks.clone(),
             then: Then::Wait,
             closes: dispatch,
+            run: None,
             as_node: Some(as_node.clone()),
             traces: Vec::new(),
         })),

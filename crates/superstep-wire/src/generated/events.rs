@@ -40,6 +40,9 @@ pub enum EventKind {
     StateUpdated,
     /// The thread was deleted.
     ThreadDeleted,
+    /// A run ended before the graph did: the thread waits for answers. It comes after the
+    /// `interrupt` events of the questions that the run opened, and without any if it opened none.
+    RunStopped,
     /// A kind that this reader does not know; never written. New kinds come: pass over it.
     #[serde(other)]
     Unknown,
@@ -47,7 +50,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every word that is written, in the order of the contract.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::RunStarted,
         Self::RunCompleted,
         Self::RunFailed,
@@ -62,6 +65,7 @@ impl EventKind {
         Self::RetryRefused,
         Self::StateUpdated,
         Self::ThreadDeleted,
+        Self::RunStopped,
     ];
 
     /// The word on the wire.
@@ -81,6 +85,7 @@ impl EventKind {
             Self::RetryRefused => "retry_refused",
             Self::StateUpdated => "state_updated",
             Self::ThreadDeleted => "thread_deleted",
+            Self::RunStopped => "run_stopped",
             Self::Unknown => "unknown",
         }
     }

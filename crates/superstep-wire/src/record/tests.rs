@@ -97,6 +97,7 @@ fn committed() -> RecordBody {
         tasks: vec![task()],
         then: Then::Run,
         closes: head(2),
+        run: Some("run-1".into()),
         as_node: None,
         traces: vec![Trace {
             task: task().id,
@@ -130,6 +131,7 @@ fn parked(error: Option<RunError>) -> Parked {
     ]);
     Parked {
         closes: head(4),
+        run: Some("run-1".into()),
         results,
         error,
     }
