@@ -147,12 +147,9 @@ impl Works {
                 sink: self.sink.clone(),
             };
             let step = thread.state.next_step();
-            let run = thread.state.run.as_ref().map(|run| run.id.clone());
-            let span = info_span!(
-                "superstep",
-                step,
-                run_id = run.as_ref().map_or("", |run| run.as_str())
-            );
+            let run = thread.state.run_of(dispatch);
+            let run = info_span!("run", run_id = run.as_ref().map_or("", |run| run.as_str()));
+            let span = info_span!(parent: &run, "superstep", step);
             let worked = Box::pin(self.engine.work(thread, dispatch, &tasks, &running))
                 .instrument(span)
                 .await?;
