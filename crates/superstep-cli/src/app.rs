@@ -115,7 +115,7 @@ impl App {
         let (runtime, filter) = match &command {
             Command::Dev(DevArgs { worker }) | Command::Worker(WorkerArgs { worker }) => {
                 flags.extend(worker.settings());
-                (Runtime::Large, "info")
+                (Runtime::Large, "info,async_nats=warn")
             }
             _ => (Runtime::Small, "error"),
         };

@@ -41,10 +41,11 @@ impl Session {
     /// The failure that an error of opening is.
     pub(crate) fn failure(&self, error: &ConnectError) -> Failure {
         let exit = match (error, error.kind()) {
-            (ConnectError::Folder(DataDirError::Locked { .. }), _) => Exit::Failed,
+            (ConnectError::Folder(DataDirError::Locked { .. }), _) | (_, ErrorKind::Corrupt) => {
+                Exit::Failed
+            }
             (_, ErrorKind::Retry) => Exit::Unreachable,
             (_, ErrorKind::Invalid) => Exit::Usage,
-            (_, ErrorKind::Corrupt) => Exit::Failed,
         };
         let failure = Failure::new(exit, superstep_worker::chain(error));
         match (&self.settings.place, error) {

@@ -42,6 +42,8 @@ pub use wait::{Ended, RunEnd, Watching};
 
 /// For how long a read of the store is tried again.
 const STORE_RETRY: Duration = Duration::from_secs(5);
+/// How often the store is asked for what nobody told.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Sends commands to the workers of a store and queue, and reads the store.
 #[derive(Clone)]
@@ -395,7 +397,19 @@ impl Client {
             headers,
             body: Bytes::from(body),
         };
-        let (_, reply) = self.queue.request(message, how.wait).await?;
+        let reply = if let (Some(_), Some(known)) = (
+            &how.command_id,
+            self.outcome(&asked.thread, &asked.id).await?,
+        ) {
+            Some(known)
+        } else {
+            tokio::select! {
+                answered = self.queue.request(message, how.wait) => answered?.1,
+                // The stream keeps a repeat of a command from the workers, and a reply may be
+                // lost; the outcome is kept all the same.
+                known = self.outcome_in_time(&asked.thread, &asked.id) => Some(known),
+            }
+        };
         let (command_id, thread_id) = (asked.id, asked.thread);
         let Some(reply) = reply else {
             return Ok(Sent::Stored {
@@ -423,6 +437,27 @@ impl Client {
                 thread: thread_id,
                 outcome: outcome.to_string(),
             }),
+        }
+    }
+
+    /// What was kept of a command, if it was decided.
+    async fn outcome(
+        &self,
+        thread: &ThreadId,
+        command: &CommandId,
+    ) -> Result<Option<Bytes>, Error> {
+        let read = || self.log().outcome(thread, command);
+        self.threads.retrying(thread, read).await
+    }
+
+    /// Looks now and then until the command is decided.
+    async fn outcome_in_time(&self, thread: &ThreadId, command: &CommandId) -> Bytes {
+        loop {
+            tokio::time::sleep(LOOK_EVERY).await;
+            // A store that fails meanwhile is met by whoever reads next.
+            if let Ok(Some(known)) = self.outcome(thread, command).await {
+                return known;
+            }
         }
     }
 

@@ -122,14 +122,23 @@ impl Error {
     }
 }
 
-/// An error with its causes, for logs: `what: why: why`.
+/// An error with its causes, for logs: `what: why: why`. What the text says already is not said
+/// again.
 pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut text = error.to_string();
+    let mut causes = Vec::new();
     let mut source = error.source();
     while let Some(cause) = source {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
+        causes.push(cause.to_string());
         source = cause.source();
+    }
+    let mut text = error.to_string();
+    for cause in &causes {
+        let root = causes.last().unwrap_or(cause);
+        if text.contains(root.as_str()) {
+            break;
+        }
+        text.push_str(": ");
+        text.push_str(cause);
     }
     text
 }

@@ -59,14 +59,11 @@ pub(crate) async fn run(session: &Session) -> Result<Exit, Failure> {
     let mut exit = Exit::Done;
     for (server, error) in failures {
         let failure = session.failure(&error);
-        findings.insert(
-            0,
-            Finding {
-                ok: false,
-                subject: server.to_owned(),
-                detail: failure.message,
-            },
-        );
+        findings.push(Finding {
+            ok: false,
+            subject: server.to_owned(),
+            detail: failure.message,
+        });
         // What must be mended counts over what may come back by itself.
         exit = match (exit, failure.exit) {
             (Exit::Usage, _) | (_, Exit::Usage) => Exit::Usage,

@@ -22,7 +22,11 @@ pub(crate) fn own(app: &App, command: &GraphCommand, output: Output) -> Result<E
             );
             let mut values = Vec::new();
             for graph in app.graphs().iter() {
-                let nodes: Vec<&str> = graph.topology().node_names().map(|n| n.as_str()).collect();
+                let nodes: Vec<&str> = graph
+                    .topology()
+                    .node_names()
+                    .map(superstep_graph::NodeName::as_str)
+                    .collect();
                 rows.add_row([
                     graph.id().name.as_str(),
                     graph.id().version.as_str(),

@@ -13,13 +13,10 @@ use superstep_wire::{Event, EventKind};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Client,
+    Client, LOOK_EVERY,
     read::{EventFeed, OpenInterrupt},
 };
 use crate::error::Error;
-
-/// How often the state is looked at without an event.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]

@@ -119,15 +119,21 @@ fn store_kind(error: &superstep_checkpoint::Error) -> ErrorKind {
 }
 
 fn told(failures: &[ServerFailure]) -> String {
-    let lines: Vec<String> = failures
+    let whys: Vec<String> = failures
         .iter()
         .map(|failure| {
             let cause = std::error::Error::source(&failure.error);
-            let why = cause.map_or_else(|| failure.error.to_string(), chain);
-            format!("{}: {why}", failure.server)
+            cause.map_or_else(|| failure.error.to_string(), chain)
         })
         .collect();
-    lines.join("\n  ")
+    match whys.as_slice() {
+        [one] => one.clone(),
+        several => format!(
+            "{} servers cannot be used:\n  {}",
+            several.len(),
+            several.join("\n  ")
+        ),
+    }
 }
 
 /// Connects to NATS and Redis.
