@@ -55,15 +55,20 @@ async fn main() -> anyhow::Result<()> {
     for size in [1_000, 10_000] {
         for change in [Change::Nothing, Change::Superstep] {
             let appends = if size == 1_000 { 40_000 } else { 10_000 };
-            let mut rates = Vec::new();
+            let (mut rates, mut cpu) = (Vec::new(), Vec::new());
             for _ in 0..=ROUNDS {
                 empty(&mut server).await?;
+                let before = cpu_micros(&mut server).await?;
                 let took = in_flight(&log, 64, appends, size, change).await?;
                 rates.push(per_second(appends, took));
+                cpu.push((cpu_micros(&mut server).await? - before) / appends);
             }
             rates.remove(0);
-            let rate = median(&mut rates);
-            println!("{size} bytes, {change:?}, 64 in flight: {rate} appends a second");
+            cpu.remove(0);
+            let (rate, cpu) = (median(&mut rates), median(&mut cpu));
+            println!(
+                "{size} bytes, {change:?}, 64 in flight: {rate} appends a second, {cpu} us of the server's main thread each"
+            );
         }
     }
     for change in [Change::Nothing, Change::Superstep] {
@@ -239,6 +244,24 @@ fn waits(n: u64) -> Append {
 async fn empty(server: &mut MultiplexedConnection) -> anyhow::Result<()> {
     redis::cmd("FLUSHALL").exec_async(server).await?;
     Ok(())
+}
+
+/// How long the server's main thread has been on a processor: what other work on the machine
+/// does not change much.
+async fn cpu_micros(server: &mut MultiplexedConnection) -> anyhow::Result<u64> {
+    let info: String = redis::cmd("INFO").arg("cpu").query_async(server).await?;
+    let mut micros = 0.0;
+    for name in ["used_cpu_user_main_thread:", "used_cpu_sys_main_thread:"] {
+        let line = info.lines().find_map(|line| line.strip_prefix(name));
+        let seconds: f64 = line.context("INFO tells the time used")?.trim().parse()?;
+        micros += seconds * 1e6;
+    }
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a time is not negative, and fits"
+    )]
+    Ok(micros as u64)
 }
 
 async fn used_memory(server: &mut MultiplexedConnection) -> anyhow::Result<u64> {

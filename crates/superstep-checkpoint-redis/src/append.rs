@@ -45,9 +45,10 @@ pub(crate) fn append_call(
         call.text("w").text(if watched { "1" } else { "0" });
         call.text(thread.as_str());
     }
+    call.rounds_opened(&append.index.rounds_opened);
     call.questions(append);
     call.timers(append);
-    call.rounds(&append.index.rounds_closed, &append.index.rounds_opened);
+    call.rounds_closed(&append.index.rounds_closed);
     if !append.blobs.is_empty() {
         call.keys.push(call.shard.blob_index(thread));
         call.text("b");
@@ -227,17 +228,23 @@ impl<'a> Call<'a> {
             .text(&format!("{kind}{id}"));
     }
 
-    fn rounds(&mut self, closed: &[Dispatch], opened: &[Dispatch]) {
-        if closed.is_empty() && opened.is_empty() {
+    fn rounds_opened(&mut self, opened: &[Dispatch]) {
+        if opened.is_empty() {
             return;
         }
-        self.text("r").ttl(ENDED_ROUND_TTL).number(closed.len());
-        for round in closed {
-            self.keys.push(self.shard.results(self.thread, *round));
+        self.text("r").number(opened.len());
+        for round in opened {
             self.text(&round_field(*round));
         }
-        self.number(opened.len());
-        for round in opened {
+    }
+
+    fn rounds_closed(&mut self, closed: &[Dispatch]) {
+        if closed.is_empty() {
+            return;
+        }
+        self.text("e").ttl(ENDED_ROUND_TTL).number(closed.len());
+        for round in closed {
+            self.keys.push(self.shard.results(self.thread, *round));
             self.text(&round_field(*round));
         }
     }

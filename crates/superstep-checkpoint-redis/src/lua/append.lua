@@ -1,7 +1,8 @@
 -- Appends one record if the head is exactly the expected one.
 -- KEYS[1] is the thread; the other keys come in the order in which the parts below use them.
 -- ARGV: expected head, head, version, head with snapshot, record, then the parts that change,
--- always in this order: o(utcome) l(ist row) w(atch) z(set pairs: questions, timers) r(ounds) b(lobs).
+-- always in this order: o(utcome) l(ist row) w(atch) r(ounds that begin) z(set pairs: questions,
+-- timers) e(nded rounds) b(lobs).
 -- Everything is checked before the first write, and the first write is one that a server out of
 -- memory refuses: so either all of it happens or nothing.
 local call, sub = redis.call, string.sub
@@ -55,6 +56,12 @@ if ARGV[a] == 'w' then
   a, k = a + 3, k + 1
 end
 
+if ARGV[a] == 'r' then
+  local last = a + 1 + tonumber(ARGV[a + 1])
+  for i = a + 2, last do fields[n + 1], fields[n + 2], n = ARGV[i], '', n + 2 end
+  a = last + 1
+end
+
 call('HSET', thread, unpack(fields))
 if not was then call('PERSIST', thread) end
 if list then
@@ -86,17 +93,13 @@ while ARGV[a] == 'z' do
   end
   a, k = last + 1, k + 2
 end
-if ARGV[a] == 'r' then
-  local ttl = ARGV[a + 1]
-  local last = a + 2 + tonumber(ARGV[a + 2])
+if ARGV[a] == 'e' then
+  local ttl, last = ARGV[a + 1], a + 2 + tonumber(ARGV[a + 2])
   for i = a + 3, last do
     call('HDEL', thread, ARGV[i])
     call('PEXPIRE', KEYS[k], ttl)
     k = k + 1
   end
-  a = last + 1
-  last = a + tonumber(ARGV[a])
-  for i = a + 1, last do call('HSET', thread, ARGV[i], '') end
   a = last + 1
 end
 if ARGV[a] == 'b' then
