@@ -33,9 +33,6 @@ pub enum Problem {
     /// A name with a character that namespaces use.
     #[error("node name `{0}` is empty or contains `|` or `:`, which namespaces use; rename it")]
     BadName(NodeName),
-    /// A node is named like a channel.
-    #[error("`{0}` is a node and a channel; rename one of them")]
-    NodeIsChannel(NodeName),
     /// An edge begins or ends nowhere.
     #[error(
         "an edge from `{from}` to `{to}` names `{unknown}`, which is not a node; add it with \
@@ -357,8 +354,6 @@ impl GraphBuilder {
                 problems.push(Problem::Reserved(name.to_owned()));
             } else if name.is_empty() || name.contains(['|', ':']) {
                 problems.push(Problem::BadName(spec.name.clone()));
-            } else if channels.contains(name) {
-                problems.push(Problem::NodeIsChannel(spec.name.clone()));
             }
             if !nodes.insert(spec.name.clone()) {
                 problems.push(Problem::DuplicateNode(spec.name.clone()));
