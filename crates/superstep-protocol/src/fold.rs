@@ -280,6 +280,7 @@ fn commit(state: &mut ThreadState, record: &Record, committed: &Committed) {
         .map(|task| TaskState {
             task: task.clone(),
             progress: Progress::Waiting,
+            error: None,
             questions: Vec::new(),
         })
         .collect();
@@ -321,6 +322,9 @@ fn park(state: &mut ThreadState, record: &Record, parked: &Parked) {
         let Some(at) = state.tasks.iter().position(|task| task.task.id == *id) else {
             continue;
         };
+        if let TaskResult::Failed { error, .. } = result {
+            state.tasks[at].error = Some(error.clone());
+        }
         match result {
             // Of the second kind the node itself returned and only a path of it failed: LangGraph
             // keeps its writes and does not run it again, and so do we.
@@ -439,6 +443,7 @@ fn expire(state: &mut ThreadState, interrupt: &InterruptId) {
         task.questions.retain(|question| question.id != *interrupt);
         error.node = Some(task.task.node.clone());
         error.task = Some(task.task.id.clone());
+        task.error = Some(error.clone());
         task.progress = Progress::Failed {
             error: error.clone(),
         };

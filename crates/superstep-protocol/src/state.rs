@@ -135,6 +135,10 @@ pub struct TaskState {
     pub task: Task,
     /// How far it is.
     pub progress: Progress,
+    /// How it failed last, if it ever did: it stays to be seen when the task runs again, and when
+    /// only a path failed and the task is done.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<RunError>,
     /// Its questions by index, the answered ones too: they are replayed when it runs again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub questions: Vec<Question>,
