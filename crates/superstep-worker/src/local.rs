@@ -3,7 +3,7 @@
 //! The same engine, log and rules as a worker; only the dispatches are worked on in place. A
 //! thread that a crashed process left busy is taken up again by the next call that needs it.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
 use superstep_checkpoint::ThreadLog;
@@ -23,7 +23,7 @@ use crate::{
     settings::WorkerSettings,
     threads::{Thread, Threads},
     turns::{Turn, Turns},
-    view::{CheckpointView, InterruptView, StateView},
+    view::{CheckpointView, InterruptView, StateView, open_interrupts, so_far},
 };
 
 /// What a run came to.
@@ -230,12 +230,22 @@ impl Local {
     /// The thread as it is now; `None` if there is none.
     ///
     /// # Errors
-    /// If the store fails.
+    /// If the store fails. In the `langgraph` profile `Refused` if a superstep failed because its
+    /// writes cannot be applied together: LangGraph has no state to show then. By default that is
+    /// the state before them.
     pub async fn state(&self, thread: &ThreadId) -> Result<Option<StateView>, Error> {
         let found = self.engine.threads.load(thread).await?;
-        Ok(found
-            .filter(|thread| !thread.state.deleted)
-            .map(|thread| self.view(&thread)))
+        let Some(thread) = found.filter(|thread| !thread.state.deleted) else {
+            return Ok(None);
+        };
+        if thread.state.profile == Profile::Langgraph
+            && let Some(graph) = self.engine.graphs.get(&thread.state.graph)
+            && let Err(error) = so_far(&thread.state, graph.topology())
+        {
+            let reason = error.to_string();
+            return Err(Error::Refused(Refusal::InvalidUpdate { reason }));
+        }
+        Ok(Some(self.view(&thread)))
     }
 
     /// How the thread stands; `None` if there is none.
@@ -258,7 +268,8 @@ impl Local {
         thread: &ThreadId,
         limit: usize,
     ) -> Result<Vec<CheckpointView>, Error> {
-        self.engine.threads.history(thread, None, limit).await
+        let (threads, graphs) = (&self.engine.threads, &self.engine.graphs);
+        threads.history_of(thread, None, limit, graphs).await
     }
 
     /// Finishes what a process that went away left running on this thread, if anything.
@@ -289,7 +300,9 @@ impl Local {
         let (thread, _) = self.drive(accepted, &turn).await?;
         let state = &thread.state;
         let graph = self.engine.graph_of(&thread)?;
-        let values = match read_output(graph.topology(), &state.checkpoint) {
+        // Writes that cannot be applied together have failed the run; its values are the last ones.
+        let so_far = so_far(state, graph.topology()).unwrap_or(Cow::Borrowed(&state.checkpoint));
+        let values = match read_output(graph.topology(), &so_far) {
             Value::Object(values) => values,
             _ => Map::new(),
         };
@@ -297,7 +310,7 @@ impl Local {
         Ok(RunOutput {
             run: run.map_or_else(|| RunId::new("-"), |run| run.id.clone()),
             values,
-            interrupts: self.view(&thread).interrupts,
+            interrupts: open_interrupts(state),
             status: run.map_or(RunStatus::Interrupted, |run| run.status),
             error: run.and_then(|run| run.error.clone()),
         })

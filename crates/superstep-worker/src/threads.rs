@@ -15,7 +15,8 @@ use superstep_wire::record::{self, Decoded};
 use tracing::debug;
 
 use crate::{
-    clock::SharedWorld, error::Error, index::Indexed, settings::Limits, view::CheckpointView,
+    clock::SharedWorld, error::Error, graphs::Graphs, index::Indexed, settings::Limits,
+    view::CheckpointView,
 };
 
 /// A thread as this process last read or wrote it.
@@ -374,11 +375,29 @@ impl Threads {
         before: Option<u64>,
         limit: usize,
     ) -> Result<Vec<CheckpointView>, Error> {
+        self.history_of(thread, before, limit, &Graphs::new()).await
+    }
+
+    /// As [`history`](Self::history); where `graphs` has the thread's graph, values are what its
+    /// nodes read and tasks are in the order of its nodes.
+    ///
+    /// # Errors
+    /// As [`history`](Self::history).
+    pub async fn history_of(
+        &self,
+        thread: &ThreadId,
+        before: Option<u64>,
+        limit: usize,
+        graphs: &Graphs,
+    ) -> Result<Vec<CheckpointView>, Error> {
         let mut views: Vec<CheckpointView> = Vec::new();
         self.replay(
             thread,
             before,
-            |record, state| CheckpointView::observe(&mut views, record, state),
+            |record, state| {
+                let graph = graphs.get(&state.graph).map(|graph| graph.topology());
+                CheckpointView::observe(&mut views, record, state, graph);
+            },
             limit,
         )
         .await?;

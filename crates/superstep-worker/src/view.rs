@@ -2,13 +2,16 @@
 //!
 //! Pure. The shapes follow LangGraph's StateSnapshot; ids are those of the contract.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
-use serde_json::{Map, Value};
-use superstep_graph::{Graph, InterruptId, NodeName, TaskId, TaskPath, read_state};
+use serde_json::{Map, Value, json};
+use superstep_graph::{
+    Checkpoint, Contribution, Graph, InterruptId, InvalidUpdate, NodeName, TaskId, TaskPath,
+    WriteValue, apply, read_state,
+};
 use superstep_protocol::{
-    Progress, Record, RecordBody, RunError, ThreadState, TracedWrite, UnixMillis, checkpoint_id,
-    is_internal,
+    Progress, Question, Record, RecordBody, RunError, TaskState, ThreadState, TracedWrite,
+    UnixMillis, checkpoint_id, is_internal,
 };
 
 /// A question as a view shows it.
@@ -29,7 +32,7 @@ pub struct TaskView {
     pub name: NodeName,
     /// Whether it came from a send.
     pub push: bool,
-    /// Why it failed, if it did.
+    /// Why it failed last, if it ever did.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<RunError>,
     /// Its questions: the open ones of a live state, the last ones of a record.
@@ -66,13 +69,20 @@ pub struct CheckpointView {
 }
 
 impl CheckpointView {
-    /// Takes in the next record of a log, in order, with the state after it.
-    pub(crate) fn observe(views: &mut Vec<Self>, record: &Record, state: &ThreadState) {
+    /// Takes in the next record of a log, in order, with the state after it; `graph` is as for
+    /// [`StateView::of`].
+    pub(crate) fn observe(
+        views: &mut Vec<Self>,
+        record: &Record,
+        state: &ThreadState,
+        graph: Option<&Graph>,
+    ) {
         if let RecordBody::Committed(committed) = &record.body {
             if let Some(before) = views.last_mut() {
                 before.note_traces(committed);
             }
             let parent = views.last().map(|view| view.checkpoint_id.clone());
+            let tasks = task_views(state, graph);
             views.push(Self {
                 checkpoint_id: checkpoint_id(record.head, record.time),
                 parent_checkpoint_id: parent,
@@ -80,13 +90,9 @@ impl CheckpointView {
                 created_at: record.time,
                 source: committed.source.as_str(),
                 step: committed.step,
-                values: state.visible_values(),
-                next: committed
-                    .tasks
-                    .iter()
-                    .map(|task| task.node.clone())
-                    .collect(),
-                tasks: task_views(state),
+                values: values(state, &state.checkpoint, graph),
+                next: tasks.iter().map(|task| task.name.clone()).collect(),
+                tasks,
             });
             return;
         }
@@ -102,12 +108,13 @@ impl CheckpointView {
                 continue;
             };
             if !now.questions.is_empty() {
-                task.interrupts = interrupts(now.questions.iter());
+                task.interrupts = interrupts(last_asked(now));
             }
-            match &now.progress {
-                Progress::Failed { error } => task.error = Some(error.clone()),
-                Progress::Finished { writes } => task.result = Some(result(writes)),
-                Progress::Open { .. } | Progress::Waiting => {}
+            if now.error.is_some() {
+                task.error.clone_from(&now.error);
+            }
+            if let Progress::Finished { writes } = &now.progress {
+                task.result = Some(result(writes));
             }
         }
     }
@@ -123,8 +130,11 @@ impl CheckpointView {
                                 result.insert(channel.to_string(), value);
                             }
                         }
+                        // An untracked value is in no saved state, so not in its history either.
+                        TracedWrite::Value(write)
+                            if committed.delta.untracked.contains_key(&write.channel) => {}
                         TracedWrite::Value(write) => {
-                            result.insert(write.channel.to_string(), write.value.value().clone());
+                            result.insert(write.channel.to_string(), written(&write.value));
                         }
                     }
                 }
@@ -134,9 +144,12 @@ impl CheckpointView {
     }
 }
 
-fn interrupts<'a>(
-    questions: impl Iterator<Item = &'a superstep_protocol::Question>,
-) -> Vec<InterruptView> {
+/// The open questions in the order in which their tasks were planned.
+pub(crate) fn open_interrupts(state: &ThreadState) -> Vec<InterruptView> {
+    interrupts(state.open_questions().map(|(_, question)| question))
+}
+
+fn interrupts<'a>(questions: impl Iterator<Item = &'a Question>) -> Vec<InterruptView> {
     questions
         .map(|question| InterruptView {
             id: question.id.clone(),
@@ -145,26 +158,100 @@ fn interrupts<'a>(
         .collect()
 }
 
+/// What a record shows of a task's questions: the open ones, else those that it asked last.
+fn last_asked(task: &TaskState) -> impl Iterator<Item = &Question> {
+    let open = task.open_questions().next().is_some();
+    let last = task
+        .questions
+        .iter()
+        .map(|question| question.opened_by)
+        .max();
+    task.questions.iter().filter(move |question| {
+        if open {
+            question.answer.is_none()
+        } else {
+            Some(question.opened_by) == last
+        }
+    })
+}
+
 fn result(writes: &[superstep_graph::Write]) -> Map<String, Value> {
     writes
         .iter()
         .filter(|write| !is_internal(write.channel.as_str()))
-        .map(|write| (write.channel.to_string(), write.value.value().clone()))
+        .map(|write| (write.channel.to_string(), written(&write.value)))
         .collect()
 }
 
-fn task_views(state: &ThreadState) -> Vec<TaskView> {
-    state
+/// A written value as the node returned it.
+fn written(value: &WriteValue) -> Value {
+    match value {
+        WriteValue::Set(value) => value.clone(),
+        WriteValue::Overwrite(value) => json!({"__overwrite__": value}),
+    }
+}
+
+/// The channels as far as the current superstep has come: with the writes that are parked.
+///
+/// # Errors
+/// If those writes cannot be applied together: the superstep has failed by them.
+pub(crate) fn so_far<'a>(
+    state: &'a ThreadState,
+    graph: &Graph,
+) -> Result<Cow<'a, Checkpoint>, InvalidUpdate> {
+    let parked: Vec<Contribution<'_>> = state
         .tasks
         .iter()
+        .filter_map(|task| match &task.progress {
+            Progress::Finished { writes } => Some(Contribution::of(&task.task, writes)),
+            Progress::Waiting | Progress::Open { .. } | Progress::Failed { .. } => None,
+        })
+        .collect();
+    if parked.is_empty() {
+        return Ok(Cow::Borrowed(&state.checkpoint));
+    }
+    let delta = apply(graph, &state.checkpoint, &parked)?;
+    let mut checkpoint = state.checkpoint.clone();
+    checkpoint.merge(&delta);
+    Ok(Cow::Owned(checkpoint))
+}
+
+/// The values of a checkpoint: with the graph at hand, exactly what nodes would read, but for
+/// untracked ones, which no saved state has.
+fn values(
+    state: &ThreadState,
+    checkpoint: &Checkpoint,
+    graph: Option<&Graph>,
+) -> Map<String, Value> {
+    let mut values = match graph.map(|graph| read_state(graph, checkpoint)) {
+        Some(Value::Object(values)) if state.saved.is_some() => values,
+        _ => state.visible_values(),
+    };
+    values.retain(|channel, _| !checkpoint.untracked.contains_key(channel.as_str()));
+    values
+}
+
+/// The tasks in the order of lists: packets first, then as the graph defines its nodes; without
+/// the graph as they were planned.
+fn listed<'a>(state: &'a ThreadState, graph: Option<&Graph>) -> Vec<&'a TaskState> {
+    let mut tasks: Vec<&TaskState> = state.tasks.iter().collect();
+    if let Some(graph) = graph {
+        tasks.sort_by_key(|task| match task.task.path {
+            TaskPath::Push(index) => (0, index, 0),
+            TaskPath::Pull => (1, 0, graph.definition_order(&task.task.node)),
+        });
+    }
+    tasks
+}
+
+fn task_views(state: &ThreadState, graph: Option<&Graph>) -> Vec<TaskView> {
+    listed(state, graph)
+        .into_iter()
         .map(|task| TaskView {
             id: task.task.id.clone(),
             name: task.task.node.clone(),
             push: matches!(task.task.path, TaskPath::Push(_)),
-            error: match &task.progress {
-                Progress::Failed { error } => Some(error.clone()),
-                _ => None,
-            },
+            error: task.error.clone(),
             interrupts: interrupts(task.open_questions()),
             result: match &task.progress {
                 Progress::Finished { writes } => Some(result(writes)),
@@ -197,23 +284,23 @@ pub struct StateView {
 }
 
 impl StateView {
-    /// The view of `state`; with the graph at hand, values are exactly what nodes would read.
+    /// The view of `state`; with the graph at hand, values are exactly what nodes would read, the
+    /// parked writes of finished tasks with them, and tasks are listed as the graph defines their
+    /// nodes. Parked writes that cannot be applied together are left out.
     pub fn of(state: &ThreadState, graph: Option<&Graph>) -> Self {
-        let values = match graph.map(|graph| read_state(graph, &state.checkpoint)) {
-            Some(Value::Object(values)) if state.saved.is_some() => values,
-            _ => state.visible_values(),
-        };
-        let tasks = task_views(state);
+        let so_far = graph.and_then(|graph| so_far(state, graph).ok());
+        let checkpoint = so_far.as_deref().unwrap_or(&state.checkpoint);
+        let listed = listed(state, graph);
+        let open = listed.iter().flat_map(|task| task.open_questions());
         Self {
-            values,
-            next: state
-                .tasks
+            values: values(state, checkpoint, graph),
+            next: listed
                 .iter()
                 .filter(|task| !matches!(task.progress, Progress::Finished { .. }))
                 .map(|task| task.task.node.clone())
                 .collect(),
-            interrupts: interrupts(state.open_questions().map(|(_, question)| question)),
-            tasks,
+            interrupts: interrupts(open),
+            tasks: task_views(state, graph),
             checkpoint_id: state.saved.map(|(head, time)| checkpoint_id(head, time)),
             source: state.saved.map(|_| state.checkpoint.source.as_str()),
             step: state.saved.map(|_| state.checkpoint.step),
