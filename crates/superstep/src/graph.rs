@@ -162,7 +162,41 @@ impl<S: State> GraphBuilder<S> {
 
     /// Adds a node: an async function of the state, or of the state and a context.
     pub fn node<A>(self, name: impl Into<NodeName>, function: impl NodeFunction<S, A>) -> Self {
-        self.add(name.into(), function.into_node())
+        self.add(NodeSpec::new(name), function.into_node())
+    }
+
+    /// As [`node`](Self::node), with all there is to say of a node: the channels that it reads,
+    /// or that it is deferred until nothing else is left to run.
+    ///
+    /// ```
+    /// use superstep::{Graph, NodeError, NodeSpec, START, State};
+    ///
+    /// #[derive(Clone, Default, State)]
+    /// struct Search {
+    ///     query: String,
+    ///     #[state(reducer = append)]
+    ///     found: Vec<String>,
+    /// }
+    ///
+    /// async fn look(search: Search) -> Result<SearchUpdate, NodeError> {
+    ///     Ok(Search::update().push_found(search.query))
+    /// }
+    ///
+    /// async fn sum_up(_: Search) -> Result<(), NodeError> {
+    ///     Ok(())
+    /// }
+    ///
+    /// let last = NodeSpec { defer: true, ..NodeSpec::new("sum_up") };
+    /// let graph = Graph::<Search>::builder("search")
+    ///     .node("look", look)
+    ///     .node_with(last, sum_up)
+    ///     .edge(START, "look")
+    ///     .edge(START, "sum_up")
+    ///     .build()?;
+    /// # Ok::<(), superstep::BuildError>(())
+    /// ```
+    pub fn node_with<A>(self, spec: NodeSpec, function: impl NodeFunction<S, A>) -> Self {
+        self.add(spec, function.into_node())
     }
 
     /// Adds a node that takes packets: an async function of what a [`Send`](crate::Send) carries,
@@ -204,7 +238,7 @@ impl<S: State> GraphBuilder<S> {
         name: impl Into<NodeName>,
         function: impl InputNodeFunction<S, T, A>,
     ) -> Self {
-        self.add(name.into(), function.into_node())
+        self.add(NodeSpec::new(name), function.into_node())
     }
 
     /// `to` runs in the superstep after `from` finished.
@@ -344,9 +378,9 @@ impl<S: State> GraphBuilder<S> {
         })
     }
 
-    fn add(mut self, name: NodeName, function: Arc<dyn Node>) -> Self {
-        self.topology.node(NodeSpec::new(name.clone()));
-        self.functions.insert(name, function);
+    fn add(mut self, spec: NodeSpec, function: Arc<dyn Node>) -> Self {
+        self.functions.insert(spec.name.clone(), function);
+        self.topology.node(spec);
         self
     }
 }

@@ -105,12 +105,16 @@ fn add_node(
         (spec.retry.is_some(), "retry policies"),
         (spec.cache, "cache policies"),
         (spec.on_error.is_some(), "node error handlers"),
-        (spec.defer, "deferred nodes"),
-        (spec.reads.is_some(), "nodes that read a part of the state"),
     ];
     if let Some((_, what)) = missing.iter().find(|(used, _)| *used) {
         return Err(Unsupported::new(*what));
     }
+    let mut options = superstep::NodeSpec::new(spec.name.as_str());
+    options.defer = spec.defer;
+    options.reads = spec
+        .reads
+        .as_ref()
+        .map(|reads| reads.iter().map(|channel| channel.as_str().into()).collect());
     let script = Arc::new(Script {
         name: spec.name.clone(),
         ns: Vec::new(),
@@ -121,7 +125,7 @@ fn add_node(
         let script = Arc::clone(&script);
         async move { script.run(input, ctx).await }
     };
-    Ok(builder.node(spec.name.as_str(), function))
+    Ok(builder.node_with(options, function))
 }
 
 fn add_breakpoints(

@@ -181,9 +181,10 @@ impl<'a> Session<'a> {
         if op.subgraphs {
             return Err(Unsupported::new("the states of subgraphs").into());
         }
-        Ok(match read_state(thread).await? {
-            Some(view) => observe::state(&view, self.classes),
-            None => observe::no_state(),
+        Ok(match thread.state().await {
+            Ok(Some(view)) => observe::state(&view, self.classes),
+            Ok(None) => observe::no_state(),
+            Err(error) => json!({"error": error_of(&error, false)?}),
         })
     }
 
@@ -274,8 +275,13 @@ fn unsure_result(
         .map(|node| (checkpoint, node.to_owned()))
 }
 
+/// The state to find something in; there is none to be found where it cannot be shown.
 async fn read_state(thread: &Thread) -> Result<Option<StateView>, Fault> {
-    thread.state().await.map_err(|error| broken(&error))
+    match thread.state().await {
+        Ok(view) => Ok(view),
+        Err(error) if error.refusal().is_some() => Ok(None),
+        Err(error) => Err(broken(&error)),
+    }
 }
 
 /// The answers of a `resume_map` by the ids that the selectors mean.
