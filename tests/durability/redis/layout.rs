@@ -38,7 +38,7 @@ fn dump(server: &RedisServer) -> String {
             items = pairs.concat();
         }
         if key.ends_with("}:w") {
-            items[1] = "<now>".to_owned();
+            "<now>".clone_into(&mut items[1]);
         }
         let expires = matches!(ask(&["PTTL", &key]), Reply::Integer(0..));
         let expires = if expires { " (expires)" } else { "" };
@@ -55,7 +55,7 @@ async fn the_stored_format_is_version_one() {
     let mut append = Append {
         outcome: Some(("start-1".into(), Bytes::from("accepted"))),
         blobs: vec!["big".to_owned()],
-        ..next(None, 0xc0ffee, 3)
+        ..next(None, 0x00c0_ffee, 3)
     };
     append.index = IndexChange {
         row: Some(row(ThreadStatus::Interrupted, 9)),
