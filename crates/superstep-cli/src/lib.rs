@@ -2,7 +2,7 @@
 //!
 //! A platform team's whole program is one line, `superstep_cli::main(graphs)`; the `superstep`
 //! binary is the same line with the guide's graphs. Every subcommand is a file of its own under
-//! [`commands`]. What a graph means, how threads are stored and how work is handed over is left
+//! `commands`. What a graph means, how threads are stored and how work is handed over is left
 //! to the crates below; here are arguments, settings, text and exit codes.
 //!
 //! The rule it keeps: what people read goes to standard output as tables, what machines read
