@@ -81,7 +81,10 @@ pub fn event(
         }
         EventData::UpdateRefused { refusal: why } => event.refusal = Some(refusal(why)),
         // These say everything by their kind.
-        EventData::RunStarted | EventData::StateUpdated | EventData::ThreadDeleted => {}
+        EventData::RunStarted
+        | EventData::RunStopped
+        | EventData::StateUpdated
+        | EventData::ThreadDeleted => {}
         other => debug_assert!(false, "{} has no form in the contract", other.kind()),
     }
     event
