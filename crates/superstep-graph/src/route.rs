@@ -74,13 +74,14 @@ fn unwrap(value: Value) -> WriteValue {
     }
 }
 
-/// Whether an unknown target of a goto is ignored, as LangGraph does, or an error.
+/// Whether an unknown target of a goto, or an unknown channel of its update, is ignored, as
+/// LangGraph does, or an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum UnknownTargets {
-    /// The task fails and says which target.
+    /// The task fails and says which.
     #[default]
     Refused,
-    /// The goto leads nowhere.
+    /// The goto leads nowhere, the value goes nowhere.
     Ignored,
 }
 
@@ -134,13 +135,16 @@ fn route_by(
         return routed;
     }
     let mut gotos = Vec::new();
-    for command in commands {
-        for write in &command.update {
-            if !graph.state.contains(&write.channel) {
-                routed.error = Some(RouteError::Update(unknown_channel(graph, &write.channel)));
+    for mut command in commands {
+        let is_known = |write: &Write| graph.state.contains(&write.channel);
+        match command.update.iter().find(|write| !is_known(write)) {
+            Some(unknown_write) if unknown == UnknownTargets::Refused => {
+                let error = unknown_channel(graph, &unknown_write.channel);
+                routed.error = Some(RouteError::Update(error));
                 routed.writes.clear();
                 return routed;
             }
+            _ => command.update.retain(is_known),
         }
         routed.writes.extend(command.update);
         gotos.extend(command.goto);

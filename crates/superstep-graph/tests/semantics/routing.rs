@@ -222,13 +222,13 @@ fn a_command_updates_only_channels() {
         update: vec![Write::set("v", json!(1)), Write::set("x", json!(2))],
         ..Command::default()
     };
-    let routed = routed(
-        &graph,
-        NodeOutput::command(command),
-        UnknownTargets::Refused,
-    );
-    assert!(routed.writes.is_empty());
-    let error = routed.error.unwrap();
+    let output = NodeOutput::command(command);
+    let ignored = routed(&graph, output.clone(), UnknownTargets::Ignored);
+    assert_eq!(ignored.error, None);
+    assert_eq!(channels(&ignored), ["v"]);
+    let refused = routed(&graph, output, UnknownTargets::Refused);
+    assert!(refused.writes.is_empty());
+    let error = refused.error.unwrap();
     assert!(!error.keeps_writes());
     insta::assert_snapshot!(error, @"the graph has no channel `x`; its channels are e, left, n, v");
 }
