@@ -7,7 +7,7 @@ use superstep_graph::{
     Contribution, Delta, Namespace, NodeName, Planned, Source, Task, Write, apply, plan,
     take_input, update_state,
 };
-use superstep_protocol::{RunError, Superstep, ThreadState};
+use superstep_protocol::{Profile, RunError, Superstep, ThreadState};
 
 use crate::graphs::RunnableGraph;
 
@@ -97,7 +97,13 @@ pub(crate) fn update(
     as_node: Option<&NodeName>,
     tasks_max: usize,
 ) -> Result<(NodeName, Superstep), String> {
-    let (node, delta) = update_state(graph.topology(), &state.checkpoint, values.clone(), as_node)
+    let topology = graph.topology();
+    let mut values = values.clone();
+    if let (Profile::Langgraph, Some(object)) = (state.profile, values.as_object_mut()) {
+        // LangGraph drops what is no channel without a word.
+        object.retain(|key, _| topology.state_channels().contains(key.as_str()));
+    }
+    let (node, delta) = update_state(topology, &state.checkpoint, values, as_node)
         .map_err(|error| error.to_string())?;
     let superstep =
         planned(graph, state, delta, Source::Update, tasks_max).map_err(|error| error.message)?;
