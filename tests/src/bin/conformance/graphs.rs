@@ -111,10 +111,12 @@ fn add_node(
     }
     let mut options = superstep::NodeSpec::new(spec.name.as_str());
     options.defer = spec.defer;
-    options.reads = spec
-        .reads
-        .as_ref()
-        .map(|reads| reads.iter().map(|channel| channel.as_str().into()).collect());
+    options.reads = spec.reads.as_ref().map(|reads| {
+        reads
+            .iter()
+            .map(|channel| channel.as_str().into())
+            .collect()
+    });
     let script = Arc::new(Script {
         name: spec.name.clone(),
         ns: Vec::new(),

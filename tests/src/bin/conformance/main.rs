@@ -33,10 +33,7 @@ async fn main() -> anyhow::Result<ExitCode> {
     if found.is_empty() {
         anyhow::bail!("no cases at the given paths of the given features; check the names");
     }
-    let mut verdicts = Vec::with_capacity(found.len());
-    for case in &found {
-        verdicts.push(run::run(Arc::clone(case), args.backend).await);
-    }
+    let verdicts = run::run_all(&found, args.backend).await;
     let report = Report {
         backend: args.backend,
         verdicts: &verdicts,

@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::StreamExt as _;
 use serde_json::Value;
 
 use crate::{
@@ -17,6 +18,9 @@ use crate::{
     ops::{Fault, Session},
     recorder::Recorder,
 };
+
+/// How many cases run at once: most of them wait for a disk, or a server.
+const CASES_AT_ONCE: usize = 8;
 
 /// How long a case may take.
 const CASE_MAX: Duration = Duration::from_secs(30);
@@ -64,8 +68,17 @@ impl From<Fault> for Why {
     }
 }
 
+/// Runs cases, some at once; the verdicts are in the order of the cases.
+pub(crate) async fn run_all(cases: &[Arc<Found>], backend: BackendKind) -> Vec<Verdict> {
+    futures_util::stream::iter(cases.iter().cloned())
+        .map(|found| run(found, backend))
+        .buffered(CASES_AT_ONCE)
+        .collect()
+        .await
+}
+
 /// Runs a case on a backend of its own.
-pub(crate) async fn run(found: Arc<Found>, backend: BackendKind) -> Verdict {
+async fn run(found: Arc<Found>, backend: BackendKind) -> Verdict {
     let task = tokio::spawn({
         let found = Arc::clone(&found);
         async move {
