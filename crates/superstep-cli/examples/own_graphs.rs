@@ -1,54 +1,74 @@
-//! A team's own program: its graphs, and the whole command line with them.
+//! A platform team's whole program: its graphs, and the command line around them.
 //!
-//! `cargo run -p superstep-cli --example own_graphs -- demo refund`, and likewise `dev`,
-//! `worker`, `start refund '{"amount": 120}'` and every other subcommand. One file of graphs and
-//! one line in `main`; settings, logs, drains and exit codes come with it.
+//! One `main.rs` like this is a worker (`worker`), a server for one machine (`dev`), a client
+//! (`start`, `resume`, `events`, ...) and a doctor. Nothing else is to be written; where servers
+//! are is said by flags, variables or a file.
+//!
+//! ```sh
+//! cargo run -p superstep-cli --example own_graphs -- demo
+//! cargo run -p superstep-cli --example own_graphs -- graph draw refund
+//! cargo run -p superstep-cli --example own_graphs -- dev
+//! ```
 
 use std::process::ExitCode;
 
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use superstep::{BuildError, Context, Graph, NodeError, RunnableGraph, START, State};
+use superstep::{Context, END, Graph, NodeError, START, State};
+use superstep_cli::{App, Choice, Example};
 
+/// A refund that somebody asked for.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, State)]
 struct Refund {
-    amount: u64,
-    approved_by: String,
-    status: String,
+    /// The order.
+    #[state(required)]
+    order: String,
+    /// How much, in cents.
+    #[state(required)]
+    cents: u64,
+    /// What became of it.
+    status: Option<String>,
 }
 
-async fn approve(state: Refund, ctx: Context) -> Result<RefundUpdate, NodeError> {
-    if state.amount <= 50 {
-        return Ok(Refund::update().approved_by("rule: small amounts"));
+/// Small refunds go through; larger ones wait for a person, for as long as it takes.
+async fn decide(refund: Refund, ctx: Context) -> Result<RefundUpdate, NodeError> {
+    if refund.cents < 5_000 {
+        return Ok(Refund::update().status("granted"));
     }
-    let question = json!({"message": "Refund this much?", "amount": state.amount});
-    let approver: String = ctx.interrupt(question).await?;
-    Ok(Refund::update().approved_by(approver))
+    let question =
+        json!({"message": "Grant this refund?", "order": refund.order, "cents": refund.cents});
+    let granted: bool = ctx.interrupt(question).await?;
+    Ok(Refund::update().status(if granted { "granted" } else { "declined" }))
 }
 
-async fn pay(state: Refund, ctx: Context) -> Result<RefundUpdate, NodeError> {
-    // The key is the same however often this runs: a payment service that keeps keys pays once.
-    let key = ctx.idempotency_key();
-    Ok(Refund::update().status(format!("{} paid with key {key}", state.amount)))
+/// The key names the refund wherever it is paid, so that a node that runs twice pays once.
+async fn pay(refund: Refund, ctx: Context) -> Result<RefundUpdate, NodeError> {
+    ctx.emit(json!({"paying": refund.cents, "key": ctx.idempotency_key()}));
+    Ok(Refund::update().status("paid"))
 }
 
-fn refund() -> Result<RunnableGraph, BuildError> {
-    let graph = Graph::<Refund>::builder("refund")
-        .description("Small refunds go through, larger ones are approved by a person")
-        .node("approve", approve)
+fn refund() -> Graph<Refund> {
+    Graph::<Refund>::builder("refund")
+        .version("1")
+        .description("Refunds over 50.00 wait for a person")
+        .node("decide", decide)
         .node("pay", pay)
-        .edge(START, "approve")
-        .edge("approve", "pay")
-        .build()?;
-    Ok(graph.into())
+        .edge(START, "decide")
+        .branch_map(
+            "decide",
+            |refund| refund.status.clone().unwrap_or_default(),
+            [("granted", "pay"), ("declined", END)],
+        )
+        .edge("pay", END)
+        .build()
+        .expect("the graph is right as written")
 }
 
 fn main() -> ExitCode {
-    match refund() {
-        Ok(refund) => superstep_cli::main([refund]),
-        Err(error) => {
-            eprintln!("error: {error}");
-            ExitCode::FAILURE
-        }
-    }
+    let example = Example::new("refund", json!({"order": "42", "cents": 12_000})).with_question([
+        Choice::new('y', "grant", json!(true)),
+        Choice::new('n', "decline", json!(false)),
+    ]);
+    // Without an example for `demo` it is only `superstep_cli::main([refund()])`.
+    App::new([refund()]).with_example(example).main()
 }

@@ -3,9 +3,9 @@
 //! It reads the arguments, starts the runtime and hands over to the subcommand. What a
 //! subcommand does is left to [`crate::commands`].
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, path::Path, process::ExitCode};
 
-use clap::Parser as _;
+use clap::{CommandFactory as _, FromArgMatches as _};
 use superstep_worker::{Graphs, RunnableGraph};
 
 use crate::{
@@ -18,6 +18,9 @@ use crate::{
     reach::Session,
     settings::Layers,
 };
+
+/// What the program is called in its help's examples.
+const OWN_NAME: &str = "superstep";
 
 /// Runs the command line of this process with `graphs`.
 ///
@@ -74,7 +77,10 @@ impl App {
 
     /// Runs `args`, of which the first is the program's name.
     pub fn run(&self, args: impl IntoIterator<Item = OsString>) -> Exit {
-        let cli = match Cli::try_parse_from(args) {
+        let args: Vec<OsString> = args.into_iter().collect();
+        let mut command = named(Cli::command(), args.first());
+        let matches = command.try_get_matches_from_mut(args);
+        let cli = match matches.and_then(|matches| Cli::from_arg_matches(&matches)) {
             Ok(cli) => cli,
             Err(error) => {
                 // Help and version come this way too; clap knows which stream they go to.
@@ -166,6 +172,25 @@ fn collect<G: Into<RunnableGraph>>(graphs: impl IntoIterator<Item = G>) -> Graph
         all.add(graph.into());
     }
     all
+}
+
+/// The command line with the name that the program goes by in its examples too.
+fn named(command: clap::Command, program: Option<&OsString>) -> clap::Command {
+    let name = program
+        .and_then(|program| Path::new(program).file_stem())
+        .map(|name| name.to_string_lossy().into_owned());
+    match name {
+        Some(name) if name != OWN_NAME => renamed(command, &format!("{name} ")),
+        _ => command,
+    }
+}
+
+fn renamed(mut command: clap::Command, name: &str) -> clap::Command {
+    if let Some(help) = command.get_after_help() {
+        let help = help.to_string().replace(&format!("{OWN_NAME} "), name);
+        command = command.after_help(help);
+    }
+    command.mut_subcommands(|below| renamed(below, name))
 }
 
 /// What a subcommand runs on.
