@@ -176,7 +176,6 @@ pub(crate) struct Op {
     pub(crate) values: Value,
     pub(crate) as_node: Option<String>,
     #[serde(default)]
-    #[expect(dead_code, reason = "until the library has bulk updates")]
     pub(crate) supersteps: Vec<Vec<OneUpdate>>,
     #[serde(default)]
     pub(crate) subgraphs: bool,
@@ -208,7 +207,6 @@ pub(crate) enum Durability {
 /// One update of a bulk update.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "until the library has bulk updates")]
 pub(crate) struct OneUpdate {
     #[serde(default)]
     pub(crate) values: Value,

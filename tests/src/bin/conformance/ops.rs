@@ -13,7 +13,7 @@ use superstep_graph::Target;
 
 use crate::{
     backend::Backend,
-    case::{Durability, Kind, Op, Selector},
+    case::{Durability, Kind, OneUpdate, Op, Selector},
     compare::Labels,
     graphs::{Unsupported, breakpoints, target_of},
     observe::{self, Classes},
@@ -78,13 +78,14 @@ impl<'a> Session<'a> {
 
     /// Performs an operation and observes it.
     pub(crate) async fn perform(&mut self, op: &Op, labels: &Labels) -> Result<Value, Fault> {
-        if op.at.is_some() {
-            return Err(at_a_checkpoint(op.kind).into());
-        }
         if op.subgraph.is_some() {
             return Err(Unsupported::new("the checkpoints of a subgraph").into());
         }
         let thread = self.backend.thread(&op.thread);
+        if let Some(at) = op.at {
+            let checkpoint = checkpoint_at(&thread, at).await?;
+            return Err(on_checkpoint(op.kind, &checkpoint).into());
+        }
         match op.kind {
             Kind::Invoke => self.run(&thread, op, Begin::Input(op.input.clone())).await,
             Kind::Command => {
@@ -103,7 +104,7 @@ impl<'a> Session<'a> {
                 self.run(&thread, op, begin).await
             }
             Kind::Update => self.update(&thread, op).await,
-            Kind::BulkUpdate => Err(Unsupported::new("bulk_update").into()),
+            Kind::BulkUpdate => Err(bulk_update(&op.supersteps).into()),
             Kind::State => self.state(&thread, op).await,
             Kind::History => self.history(&thread, op).await,
         }
@@ -201,14 +202,38 @@ impl<'a> Session<'a> {
     }
 }
 
-/// An operation on an older checkpoint than the head.
-fn at_a_checkpoint(kind: Kind) -> Unsupported {
+/// The id of the checkpoint at a place of the full history: 0 is the newest, -1 the oldest.
+async fn checkpoint_at(thread: &Thread, at: i64) -> Result<String, Fault> {
+    let views = thread
+        .history(usize::MAX)
+        .await
+        .map_err(|error| broken(&error))?;
+    let ids: Vec<String> = views.into_iter().map(|view| view.checkpoint_id).collect();
+    item_at(&ids, at).cloned().ok_or_else(|| {
+        Fault::Broken(format!(
+            "the history has {} checkpoints, none at {at}",
+            ids.len()
+        ))
+    })
+}
+
+/// An operation on the checkpoint of this id instead of the head.
+fn on_checkpoint(kind: Kind, _checkpoint: &str) -> Unsupported {
     Unsupported::new(match kind {
         Kind::State => "get_state at a checkpoint",
         Kind::Update | Kind::BulkUpdate => "update_state at a checkpoint",
         Kind::History => "a history from a checkpoint on",
         Kind::Invoke | Kind::Command | Kind::ResumeMap => "a run from a checkpoint",
     })
+}
+
+/// Several updates, superstep by superstep, each in the order of its list.
+fn bulk_update(supersteps: &[Vec<OneUpdate>]) -> Unsupported {
+    let _updates = supersteps
+        .iter()
+        .flatten()
+        .map(|update| (&update.values, update.as_node.as_deref()));
+    Unsupported::new("bulk_update")
 }
 
 /// Options of a run that are refused as long as the library has none of the kind.
@@ -339,4 +364,21 @@ fn broken(error: &Error) -> Fault {
         source = cause.source();
     }
     Fault::Broken(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use superstep_graph::Send;
+
+    use super::*;
+
+    #[test]
+    fn a_command_goes_to_names_and_packets() {
+        let packet = json!({"send": ["b", {"x": 1}]});
+        let sent: Target = Send::new("b", json!({"x": 1})).into();
+        assert_eq!(targets(&Value::Null), []);
+        assert_eq!(targets(&json!("a")), ["a".into()]);
+        assert_eq!(targets(&packet), std::slice::from_ref(&sent));
+        assert_eq!(targets(&json!(["a", packet])), ["a".into(), sent]);
+    }
 }

@@ -145,3 +145,6 @@ async fn run_case(case: &Case, kind: BackendKind) -> Option<Failure> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests;
