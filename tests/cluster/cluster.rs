@@ -6,7 +6,6 @@
 //! The rule it keeps: a test starts each worker by itself and owns it, so that it says which one
 //! dies when; a worker that is not dropped before its servers is a mistake that shows in its log.
 
-use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -88,11 +87,6 @@ impl Cluster {
             .env("RUST_LOG", "info");
         let log = self.dir.path().join(format!("{name}.log"));
         Program::spawn(&format!("worker {name}"), command, &log).expect("the worker starts")
-    }
-
-    /// The test's folder.
-    pub(crate) fn dir(&self) -> &Path {
-        self.dir.path()
     }
 
     /// Makes a file that nodes wait for or read.

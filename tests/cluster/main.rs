@@ -7,10 +7,15 @@
 //!
 //! The rule it keeps: nothing waits for a time to pass. Each wait names what must come, and by when.
 
+mod bad_commands;
+mod bad_servers;
 mod cluster;
 mod crashes;
 mod drain;
+mod duplicates;
 mod fan_out;
+mod limits;
+mod outages;
 mod outside;
 mod patterns;
 mod story;

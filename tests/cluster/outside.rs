@@ -64,7 +64,10 @@ impl Outside {
                         headers: message.headers.unwrap_or_default(),
                         body: serde_json::from_slice(&message.payload).expect("an event is JSON"),
                     };
-                    heard.lock().unwrap().push(told);
+                    heard
+                        .lock()
+                        .expect("no test panics while it holds this")
+                        .push(told);
                 }
             }
         });
@@ -144,6 +147,31 @@ impl Outside {
         headers: &[(&str, &str)],
         body: Vec<u8>,
     ) -> Value {
+        let (_, reply) = self.ask_once(subject, headers, body).await;
+        reply.await
+    }
+
+    /// As `ask`; nothing if the stream dropped the command as a duplicate.
+    pub(crate) async fn try_ask(
+        &self,
+        subject: &str,
+        headers: &[(&str, &str)],
+        body: impl ToString,
+    ) -> Option<Value> {
+        let body = body.to_string().into_bytes();
+        let (ack, reply) = self.ask_once(subject, headers, body).await;
+        if ack.duplicate {
+            return None;
+        }
+        Some(reply.await)
+    }
+
+    async fn ask_once(
+        &self,
+        subject: &str,
+        headers: &[(&str, &str)],
+        body: Vec<u8>,
+    ) -> (PublishAck, impl Future<Output = Value>) {
         let inbox = self.client.new_inbox();
         let mut replies = self
             .client
@@ -152,17 +180,24 @@ impl Outside {
             .expect("an inbox");
         let mut headers = headers.to_vec();
         headers.push(("Superstep-Reply", &inbox));
-        self.publish_with(subject, &headers, body).await;
-        let reply = tokio::time::timeout(SOON, replies.next()).await;
-        let reply = reply
-            .unwrap_or_else(|_| panic!("no reply to a command on {subject}"))
-            .expect("the inbox stays open");
-        serde_json::from_slice(&reply.payload).expect("a reply is JSON")
+        let ack = self.publish_with(subject, &headers, body).await;
+        let subject = subject.to_owned();
+        let reply = async move {
+            let reply = tokio::time::timeout(SOON, replies.next()).await;
+            let reply = reply
+                .unwrap_or_else(|_| panic!("no reply to a command on {subject}"))
+                .expect("the inbox stays open");
+            serde_json::from_slice(&reply.payload).expect("a reply is JSON")
+        };
+        (ack, reply)
     }
 
     /// Every event of this kind of the thread so far, each id once, in the order of their coming.
     pub(crate) fn heard(&self, kind: &str, thread: &str) -> Vec<Told> {
-        let heard = self.heard.lock().unwrap();
+        let heard = self
+            .heard
+            .lock()
+            .expect("no test panics while it holds this");
         let mut found: Vec<Told> = Vec::new();
         for told in heard.iter() {
             let id = &told.body["event_id"];

@@ -41,7 +41,12 @@ async fn tell(nats: ServerBinary, redis: ServerBinary) {
     let history = store.history("order-42").await;
     let next: Vec<String> = history
         .iter()
-        .map(|c| c.next.iter().map(superstep_graph::NodeName::as_str).collect())
+        .map(|c| {
+            c.next
+                .iter()
+                .map(superstep_graph::NodeName::as_str)
+                .collect()
+        })
         .collect();
     assert_eq!(
         next,

@@ -42,8 +42,19 @@ impl StreamRole {
     }
 
     /// The stream as it is made where it is missing.
-    pub(crate) fn wanted(self, settings: &NatsSettings, subjects: &Subjects) -> stream::Config {
-        let bytes = |max: u64| i64::try_from(max).unwrap_or(i64::MAX);
+    ///
+    /// A NATS before 2.10.5 takes a message that is over the bytes by its own record alone and
+    /// then makes room as if the oldest were to go: a full stream would lose what it has acked,
+    /// without a word. There only the number of messages is bounded, and bytes by the server's
+    /// own store, which refuses as it should.
+    pub(crate) fn wanted(
+        self,
+        settings: &NatsSettings,
+        subjects: &Subjects,
+        counts_bytes: bool,
+    ) -> stream::Config {
+        let kept_bytes = |max| if counts_bytes { max } else { -1 };
+        let bound = |max: u64| i64::try_from(max).unwrap_or(i64::MAX);
         let base = stream::Config {
             name: self.stream(subjects),
             storage: StorageType::File,
@@ -61,7 +72,8 @@ impl StreamRole {
                 subjects: subjects.commands_stream(),
                 retention: RetentionPolicy::WorkQueue,
                 discard: DiscardPolicy::New,
-                max_bytes: bytes(settings.command_bytes_max),
+                max_messages: bound(settings.command_messages_max),
+                max_bytes: kept_bytes(bound(settings.command_bytes_max)),
                 ..base
             },
             Self::Work => stream::Config {
@@ -69,8 +81,8 @@ impl StreamRole {
                 subjects: vec![subjects.work_stream()],
                 retention: RetentionPolicy::WorkQueue,
                 discard: DiscardPolicy::New,
-                max_messages: bytes(settings.work_messages_max),
-                max_bytes: bytes(settings.work_bytes_max),
+                max_messages: bound(settings.work_messages_max),
+                max_bytes: kept_bytes(bound(settings.work_bytes_max)),
                 ..base
             },
             Self::Events => stream::Config {
@@ -79,7 +91,7 @@ impl StreamRole {
                 retention: RetentionPolicy::Limits,
                 discard: DiscardPolicy::Old,
                 max_age: settings.event_age_max,
-                max_bytes: bytes(settings.event_bytes_max),
+                max_bytes: bound(settings.event_bytes_max),
                 // The server refuses a window beyond the age.
                 duplicate_window: settings.duplicate_window.min(settings.event_age_max),
                 ..base

@@ -84,7 +84,7 @@ fn jetstream(shared: &Shared) -> Finding {
 }
 
 fn stream(shared: &Shared, role: StreamRole, subject: String, info: &stream::Info) -> Finding {
-    let wanted = role.wanted(&shared.settings, &shared.subjects);
+    let wanted = role.wanted(&shared.settings, &shared.subjects, shared.counts_bytes());
     if let Err(failed) = check_stream(role, &wanted, &info.config) {
         return bad(subject, &failed);
     }

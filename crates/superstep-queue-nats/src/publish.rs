@@ -125,6 +125,16 @@ impl Shared {
                         "the stream was gone and was made anew; retry",
                     )));
                 }
+                // Where somebody else listens to the subject, as to events, the server does not
+                // say that no stream does: the ack just never comes.
+                Err(Failure::Unknown(failed)) => {
+                    return Err(match self.setup().await {
+                        Err(error) if error.kind() != ErrorKind::Unavailable => {
+                            Failure::Refused(error)
+                        }
+                        _ => Failure::Unknown(failed),
+                    });
+                }
                 other => other?,
             }
         }

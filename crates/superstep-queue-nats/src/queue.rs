@@ -119,7 +119,7 @@ impl Shared {
 
     /// Makes or checks one stream.
     pub(crate) async fn ensure(&self, role: StreamRole) -> Result<stream::Info, Error> {
-        let wanted = role.wanted(&self.settings, &self.subjects);
+        let wanted = role.wanted(&self.settings, &self.subjects, self.counts_bytes());
         let seen = &self.seen[role as usize];
         let was_there = seen.load(Ordering::Relaxed);
         let info = ensure_stream(&self.context, role, &wanted, was_there)
@@ -150,6 +150,11 @@ impl Shared {
             return Error::new(ErrorKind::Denied, message).with_source(failed);
         }
         failed
+    }
+
+    /// Whether the server can be trusted to refuse what is beyond a stream's bytes.
+    pub(crate) fn counts_bytes(&self) -> bool {
+        self.client.is_server_compatible(2, 10, 5)
     }
 
     pub(crate) fn body_bytes_max(&self) -> usize {

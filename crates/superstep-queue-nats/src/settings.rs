@@ -37,9 +37,11 @@ pub struct NatsSettings {
     pub command_ack_pending_max: u32,
     /// Work messages in the stream; more are refused. 1,000,000.
     pub work_messages_max: u64,
-    /// Bytes in the work stream. 1 GiB.
+    /// Bytes in the work stream; not bounded on a NATS older than 2.10.5. 1 GiB.
     pub work_bytes_max: u64,
-    /// Bytes in the stream of commands. 1 GiB.
+    /// Commands in their stream; more are refused. 1,000,000.
+    pub command_messages_max: u64,
+    /// Bytes in the stream of commands; not bounded on a NATS older than 2.10.5. 1 GiB.
     pub command_bytes_max: u64,
     /// How long events are kept. 7 days.
     pub event_age_max: Duration,
@@ -68,6 +70,7 @@ impl Default for NatsSettings {
             command_ack_pending_max: 100_000,
             work_messages_max: 1_000_000,
             work_bytes_max: GIB,
+            command_messages_max: 1_000_000,
             command_bytes_max: GIB,
             event_age_max: Duration::from_secs(7 * 24 * 60 * 60),
             event_bytes_max: 2 * GIB,

@@ -31,6 +31,18 @@ use crate::{
 /// How much work that a full stream refused this process remembers to publish later.
 const OWED_WORK_MAX: usize = 10_000;
 
+/// Which of the work that a thread owes is to be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Publish {
+    /// All of it: nobody knows what of it is under way.
+    All,
+    /// That of this dispatch, and of no other: theirs was seen to by whoever appended them, and
+    /// once more would run their nodes beside themselves.
+    Of(Dispatch),
+    /// None: the caller goes on with it itself.
+    Nothing,
+}
+
 #[derive(Clone)]
 pub(crate) struct Effects {
     pub(crate) threads: Threads,
@@ -49,25 +61,25 @@ impl Effects {
         }
     }
 
-    /// Performs what `thread` owes, but for the work of `inline`, which the caller goes on with
-    /// itself. `last` is the record that was just appended, if one was.
+    /// Performs what `thread` owes: its events, and of its work what `publish` says. `last` is
+    /// the record that was just appended, if one was.
     pub(crate) async fn perform(
         &self,
         thread: &mut Thread,
         last: Option<&Record>,
-        inline: Option<Dispatch>,
+        publish: Publish,
     ) -> Result<(), Error> {
         self.tell(thread, last).await?;
         let mut work = Vec::new();
+        let mut rests = true;
         for obligation in obligations(&thread.state) {
-            match obligation {
-                Obligation::Work { dispatch, tasks } if Some(dispatch) != inline => {
+            if let Obligation::Work { dispatch, tasks } = obligation {
+                rests = false;
+                if publish == Publish::All || publish == Publish::Of(dispatch) {
                     add_work(&thread.state, dispatch, tasks, &mut work);
                 }
-                Obligation::Work { .. } | Obligation::Events { .. } => {}
             }
         }
-        let rests = work.is_empty() && inline.is_none();
         if !work.is_empty() {
             match self.queue.publish_work(&work).await {
                 Ok(()) => {}
@@ -195,27 +207,24 @@ impl Effects {
         }
     }
 
-    /// Publishes work that a full stream refused before. Answers whether some is still owed.
-    pub(crate) async fn pay(&self) -> bool {
-        let next: Vec<WorkMessage> = {
-            let owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
-            owed.iter().take(64).cloned().collect()
-        };
-        if next.is_empty() {
-            return false;
-        }
-        match self.queue.publish_work(&next).await {
-            Ok(()) => {
-                let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
-                let paid = next.len().min(owed.len());
-                owed.drain(..paid);
-                !owed.is_empty()
-            }
-            Err(error) => {
+    /// Publishes work that a full stream refused before, until it is full again.
+    ///
+    /// One by one: of several at once the first may be taken before the stream refuses another,
+    /// and would go out again each time, ahead of those that never fitted.
+    pub(crate) async fn pay(&self) {
+        while let Some(next) = self.next_owed() {
+            if let Err(error) = self.queue.publish_work(std::slice::from_ref(&next)).await {
                 debug!(%error, "work is still owed");
-                true
+                let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+                owed.push_front(next);
+                return;
             }
         }
+    }
+
+    fn next_owed(&self) -> Option<WorkMessage> {
+        let mut owed = self.owed.lock().unwrap_or_else(PoisonError::into_inner);
+        owed.pop_front()
     }
 
     /// Tells the world and the sender that a command was refused.

@@ -9,13 +9,13 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use serde_json::Value;
 use superstep_checkpoint::ThreadLog;
-use superstep_protocol::{Head, RunId, ThreadId};
+use superstep_protocol::{Dispatch, Head, RunId, ThreadId};
 use superstep_queue::{Acker, Consumer, Delivery, DeliveryBody, Queue, subject::Subjects};
 use superstep_wire::{Output, encode};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::JoinSet,
-    time::MissedTickBehavior,
+    time::{Instant, Interval, MissedTickBehavior, interval_at},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, debug, error, info, info_span, warn};
@@ -23,9 +23,9 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 use crate::{
     clock::SharedWorld,
     commands::{Commands, Handled},
-    effects::Effects,
+    effects::{Effects, Publish},
     engine::Engine,
-    error::{Error, chain},
+    error::{Error, ErrorKind, chain},
     graphs::Graphs,
     node::{OutputSink, TaskInfo},
     registry::Registry,
@@ -224,7 +224,7 @@ impl Worker {
                 if seen.insert(entry.thread.clone())
                     && let Some(mut thread) = self.threads.load(&entry.thread).await?
                 {
-                    effects.perform(&mut thread, None, None).await?;
+                    effects.perform(&mut thread, None, Publish::All).await?;
                 }
             }
             if !page_full {
@@ -265,6 +265,7 @@ where
     let mut busy = false;
     while !shutdown.is_cancelled() {
         let first = tokio::select! {
+            biased;
             slot = Arc::clone(&slots).acquire_owned() => slot,
             () = shutdown.cancelled() => return,
         };
@@ -280,6 +281,7 @@ where
         }
         let max = free.len();
         let pulled = tokio::select! {
+            biased;
             pulled = consumer.pull(max, if busy { BUSY_WAIT } else { wait }) => pulled,
             // The server forgets a pull that nobody listens to; what it hands over in this very
             // moment comes again after its lease.
@@ -300,6 +302,7 @@ where
             Err(error) => {
                 warn!(error = chain(&error), "cannot pull; trying again");
                 tokio::select! {
+                    biased;
                     () = tokio::time::sleep(PULL_PAUSE) => {}
                     () = shutdown.cancelled() => return,
                 }
@@ -317,7 +320,6 @@ struct Held {
 
 async fn work_delivery(works: Works, held: Held) {
     let delivery = held.delivery;
-    let cancel = works.stopping.child_token();
     let holding = Holding::default();
     let done = {
         let watch = keep(
@@ -325,10 +327,9 @@ async fn work_delivery(works: Works, held: Held) {
             delivery.acker.as_ref(),
             held.ack_wait,
             &holding,
-            &cancel,
         );
         tokio::pin!(watch);
-        let handle = works.handle(&delivery, &holding, &cancel);
+        let handle = works.handle(&delivery, &holding);
         tokio::pin!(handle);
         tokio::select! {
             biased;
@@ -350,40 +351,55 @@ async fn work_delivery(works: Works, held: Held) {
 }
 
 /// Keeps a delivery in progress, and cancels the work if its thread has moved on without it.
-async fn keep(
-    threads: &Threads,
-    acker: &dyn Acker,
-    ack_wait: Duration,
-    holding: &Holding,
-    cancel: &CancellationToken,
-) {
-    let mut tick = tokio::time::interval(ack_wait / 3);
+/// Beside each other: a store that does not answer must not cost the lease.
+async fn keep(threads: &Threads, acker: &dyn Acker, ack_wait: Duration, holding: &Holding) {
+    let every = ack_wait / 3;
+    tokio::join!(
+        stay_in_progress(acker, every),
+        watch_over(threads, every, holding)
+    );
+}
+
+fn ticks(every: Duration) -> Interval {
+    let mut tick = interval_at(Instant::now() + every, every);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    tick.tick().await;
-    let mut seen: Option<Head> = None;
+    tick
+}
+
+async fn stay_in_progress(acker: &dyn Acker, every: Duration) {
+    let mut tick = ticks(every);
     loop {
         tick.tick().await;
         if let Err(error) = acker.in_progress().await {
             debug!(%error, "in-progress was not sent");
         }
-        let Some((thread, dispatch)) = holding.get() else {
+    }
+}
+
+async fn watch_over(threads: &Threads, every: Duration, holding: &Holding) {
+    let mut tick = ticks(every);
+    let mut seen: Option<(Dispatch, Head)> = None;
+    loop {
+        tick.tick().await;
+        let Some(held) = holding.get() else {
             continue;
         };
-        let Ok(Some(head)) = threads.log().head(&thread).await else {
+        let (thread, dispatch) = (&held.thread, held.dispatch);
+        let Ok(Some(head)) = threads.log().head(thread).await else {
             continue;
         };
-        if seen != Some(head) && head != dispatch {
-            seen = Some(head);
-            let moved_on = match threads.load(&thread).await {
-                Ok(Some(now)) => !now.state.waits_for(dispatch),
-                Ok(None) => true,
-                Err(_) => false,
-            };
-            // The work may have gone on to another dispatch itself while this looked.
-            if moved_on && holding.get() == Some((thread.clone(), dispatch)) {
-                info!(thread_id = %thread, %dispatch, "the thread no longer waits for this work");
-                cancel.cancel();
-            }
+        if head == dispatch || seen == Some((dispatch, head)) {
+            continue;
+        }
+        let moved_on = match threads.load(thread).await {
+            Ok(Some(now)) => !now.state.waits_for(dispatch),
+            Ok(None) => true,
+            Err(_) => continue,
+        };
+        seen = Some((dispatch, head));
+        if moved_on {
+            debug!(thread_id = %thread, %dispatch, "the thread does not wait for this work");
+            held.cancel.cancel();
         }
     }
 }
@@ -409,6 +425,7 @@ async fn command_delivery(
     let answered = async {
         loop {
             let handled = tokio::select! {
+                biased;
                 handled = Box::pin(commands.handle(*kind, target, &delivery)) => handled,
                 () = stopping.cancelled() => return delivery.acker.nak(Duration::ZERO).await,
             };
@@ -419,6 +436,7 @@ async fn command_delivery(
                     let durable = commands.engine.threads.log().durable_after();
                     if !durable.is_zero() {
                         tokio::select! {
+                            biased;
                             () = tokio::time::sleep(durable) => {}
                             // Another worker finds the outcome and sees to its durability.
                             () = shutdown.cancelled() => {
@@ -444,9 +462,14 @@ async fn command_delivery(
                         }
                     }
                 }
-                Err(error) => {
+                Err(error) if error.kind() == ErrorKind::Retry => {
                     warn!(error = chain(&error), "a command could not be decided; trying again");
                     return delivery.acker.nak(Duration::from_secs(1)).await;
+                }
+                // The command stays until a person has looked.
+                Err(error) => {
+                    error!(error = chain(&error), "a command cannot be decided");
+                    return delivery.acker.nak(Duration::from_secs(30)).await;
                 }
             }
         }
@@ -473,6 +496,7 @@ async fn renew(
     tick.tick().await;
     loop {
         tokio::select! {
+            biased;
             _ = tick.tick() => {}
             () = shutdown.cancelled() => return,
         }
@@ -490,6 +514,7 @@ async fn pay_owed(effects: Effects, shutdown: CancellationToken) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
+            biased;
             _ = tick.tick() => { effects.pay().await; }
             () = shutdown.cancelled() => {
                 effects.pay().await;

@@ -51,7 +51,13 @@ pub(crate) fn graphs(worker: &str, dir: &Path) -> Vec<RunnableGraph> {
         worker: worker.to_owned(),
         dir: dir.to_owned(),
     };
-    vec![gate(&place), spread(&place), steps(&place), fill(&place)]
+    vec![
+        gate(&place),
+        spread(&place),
+        steps(&place),
+        fill(&place),
+        pair(),
+    ]
 }
 
 fn list() -> Channel {
@@ -186,6 +192,27 @@ fn fill(place: &Place) -> RunnableGraph {
         })
         .edge(START, "fill")
         .edge("fill", END)
+        .build()
+        .expect("the graph is right as written")
+        .into()
+}
+
+/// Two nodes side by side that each ask something; `said` collects both answers.
+fn pair() -> RunnableGraph {
+    let ask = |name: &'static str| {
+        move |_: Value, ctx: Context| async move {
+            let said: Value = ctx.interrupt(json!({"from": name})).await?;
+            Ok(json!({"said": [said]}))
+        }
+    };
+    Graph::dynamic("pair")
+        .channel("said", list())
+        .node("left", ask("left"))
+        .node("right", ask("right"))
+        .edge(START, "left")
+        .edge(START, "right")
+        .edge("left", END)
+        .edge("right", END)
         .build()
         .expect("the graph is right as written")
         .into()

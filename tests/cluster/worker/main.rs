@@ -43,7 +43,7 @@ struct Told {
     concurrency: usize,
     duplicate_window_ms: Option<u64>,
     work_messages_max: Option<u64>,
-    command_bytes_max: Option<u64>,
+    command_messages_max: Option<u64>,
     state_bytes_max: Option<usize>,
 }
 
@@ -125,7 +125,9 @@ fn nats_settings(told: &Told) -> NatsSettings {
             .duplicate_window_ms
             .map_or(defaults.duplicate_window, Duration::from_millis),
         work_messages_max: told.work_messages_max.unwrap_or(defaults.work_messages_max),
-        command_bytes_max: told.command_bytes_max.unwrap_or(defaults.command_bytes_max),
+        command_messages_max: told
+            .command_messages_max
+            .unwrap_or(defaults.command_messages_max),
         ..defaults
     }
 }

@@ -14,6 +14,7 @@ on_both_servers! {
     a_deleted_consumer_is_made_anew_within_the_pull
     a_deleted_stream_is_made_anew_by_a_pull
     a_deleted_stream_is_made_anew_by_a_publish
+    a_listener_does_not_hide_that_a_stream_is_gone
     many_queues_may_set_up_at_once
 }
 
@@ -136,6 +137,27 @@ async fn a_deleted_stream_is_made_anew_by_a_publish(binary: ServerBinary) {
         .await
         .unwrap();
     assert_eq!(info.state.messages, 300);
+}
+
+async fn a_listener_does_not_hide_that_a_stream_is_gone(binary: ServerBinary) {
+    let server = server(binary);
+    let queue = queue_on(&server).await;
+    // A plain subscription takes the message, so the server does not say that no stream did.
+    let listener = async_nats::connect(server.url()).await.unwrap();
+    let _listening = listener
+        .subscribe("superstep.default.events.>")
+        .await
+        .unwrap();
+    listener.flush().await.unwrap();
+    let stranger = stranger(&server).await;
+    let events = "SUPERSTEP_default_EVENTS";
+    stranger.delete_stream(events).await.unwrap();
+    insist("publishing", async || {
+        queue.publish_events(&[interrupt("told")]).await
+    })
+    .await;
+    let mut stream = stranger.get_stream(events).await.unwrap();
+    assert_eq!(stream.info().await.unwrap().state.messages, 1);
 }
 
 async fn many_queues_may_set_up_at_once(binary: ServerBinary) {

@@ -21,7 +21,8 @@ on_both_servers! {
     another_streams_subjects_are_incompatible
     an_incompatible_consumer_is_named_and_left_alone
     bounds_of_an_existing_stream_are_kept
-    a_stream_full_by_bytes_refuses
+    a_full_stream_refuses_and_keeps_what_it_has
+    what_a_filling_stream_acked_is_not_dropped
     a_server_without_room_refuses_the_streams
     the_servers_largest_payload_is_the_bound
     the_doctor_says_what_to_fix
@@ -315,11 +316,19 @@ async fn bounds_of_an_existing_stream_are_kept(binary: ServerBinary) {
     );
 }
 
-async fn a_stream_full_by_bytes_refuses(binary: ServerBinary) {
+async fn a_full_stream_refuses_and_keeps_what_it_has(binary: ServerBinary) {
     let server = server(binary);
+    // The oldest server miscounts bytes, so there the number of messages is the bound.
+    let number = if binary == ServerBinary::Nats {
+        1
+    } else {
+        1_000
+    };
     let settings = NatsSettings {
         command_bytes_max: 4096,
+        command_messages_max: number,
         work_bytes_max: 4096,
+        work_messages_max: number,
         ..settings(&server)
     };
     let queue = NatsQueue::connect(settings).await.unwrap();
@@ -335,6 +344,10 @@ async fn a_stream_full_by_bytes_refuses(binary: ServerBinary) {
     queue.publish_work(&[work(&long)]).await.unwrap();
     let refused = queue.publish_work(&[work(&long)]).await;
     assert_refused(refused, ErrorKind::Full, &["bound"]);
+    // A stream that makes room for the refused by dropping the oldest would have lost an ack.
+    let mut commands = queue.commands().await.unwrap();
+    let kept = pull_one(&mut *commands).await;
+    assert_eq!(kept.headers[header::MSG_ID], "k1");
     let findings = queue.check().await;
     let nearly_full = findings
         .iter()
@@ -342,10 +355,41 @@ async fn a_stream_full_by_bytes_refuses(binary: ServerBinary) {
     assert_eq!(nearly_full.count(), 2, "{findings:?}");
 }
 
+async fn what_a_filling_stream_acked_is_not_dropped(binary: ServerBinary) {
+    let server = server(binary);
+    let settings = NatsSettings {
+        command_bytes_max: 4096,
+        command_messages_max: 60,
+        ..settings(&server)
+    };
+    let queue = NatsQueue::connect(settings).await.unwrap();
+    queue.setup().await.unwrap();
+    let mut acked = 0;
+    let refused = loop {
+        match queue.publish_command(&resume(&format!("k{acked}"))).await {
+            Ok(_) => acked += 1,
+            Err(error) => break error,
+        }
+        assert!(acked < 1_000, "the stream has a bound");
+    };
+    assert_eq!(refused.kind(), ErrorKind::Full, "{refused}");
+    let stranger = stranger(&server).await;
+    let mut stream = stranger
+        .get_stream("SUPERSTEP_default_COMMANDS")
+        .await
+        .unwrap();
+    assert_eq!(stream.info().await.unwrap().state.messages, acked);
+}
+
 async fn a_server_without_room_refuses_the_streams(binary: ServerBinary) {
     let server = server_with(binary, "max_file_store: 10MB", "");
     let queue = NatsQueue::connect(settings(&server)).await.unwrap();
-    let said = ["SUPERSTEP_default_COMMANDS", "lower the bounds"];
+    // Without bytes to reserve for commands, the oldest server refuses the events first.
+    let refused = match binary {
+        ServerBinary::Nats => "SUPERSTEP_default_EVENTS",
+        _ => "SUPERSTEP_default_COMMANDS",
+    };
+    let said = [refused, "lower the bounds"];
     assert_refused(queue.setup().await, ErrorKind::Full, &said);
 }
 

@@ -9,7 +9,7 @@ fn subjects() -> Subjects {
 }
 
 fn wanted(role: StreamRole) -> stream::Config {
-    role.wanted(&NatsSettings::default(), &subjects())
+    role.wanted(&NatsSettings::default(), &subjects(), true)
 }
 
 fn graph(name: &str, version: &str) -> GraphId {
