@@ -65,8 +65,8 @@ pub use schemars;
 pub use send::Send;
 pub use state::{IntoInput, State, StateError};
 pub use superstep_graph::{
-    ChannelKind as Channel, END, Graph as Topology, InterruptId, NodeName, NodeSpec, Reducer, START,
-    TaskId, Warning,
+    ChannelKind as Channel, END, Graph as Topology, InterruptId, NodeName, NodeSpec, Reducer,
+    START, TaskId, Warning,
 };
 pub use superstep_macros::State;
 pub use superstep_protocol::{
