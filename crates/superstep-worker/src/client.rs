@@ -28,7 +28,7 @@ use superstep_wire::{
 use crate::{
     clock::{SharedWorld, SystemWorld},
     commands::{made_run, made_thread},
-    effects::Effects,
+    effects::{Effects, Publish},
     engine::{Accepted as Appended, Engine},
     error::Error,
     graphs::Graphs,
@@ -334,7 +334,9 @@ impl Client {
                 let (mut deleted, record) = *done;
                 let queue = Arc::clone(&self.queue);
                 let effects = Effects::new(self.threads.clone(), queue, self.subjects.clone());
-                effects.perform(&mut deleted, Some(&record), None).await?;
+                effects
+                    .perform(&mut deleted, Some(&record), Publish::All)
+                    .await?;
                 Sent::Accepted {
                     command_id,
                     thread_id,
@@ -497,3 +499,6 @@ impl Asked {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -18,13 +18,16 @@ use superstep_wire::{Outcome, Reply, RunConfig, decode, encode, outward};
 use tracing::{debug, info};
 
 use crate::{
-    effects::Effects,
+    effects::{Effects, Publish},
     engine::{Accepted, Engine},
     error::Error,
     registry::Registry,
     settings::WorkerSettings,
     threads::OutcomeBytes,
 };
+
+/// The pause before a command is looked at again that may have come too early.
+const EARLY_PAUSE: Duration = Duration::from_millis(100);
 
 /// How a delivery of a command is to be answered.
 #[derive(Debug, PartialEq, Eq)]
@@ -86,7 +89,7 @@ impl Commands {
                             record = %record.head, kind = kind.as_str(), "accepted"
                         );
                         self.effects
-                            .perform(&mut state, Some(&record), None)
+                            .perform(&mut state, Some(&record), Publish::Of(record.head))
                             .await?;
                         let reply =
                             reply_of(&command, asked.run.as_ref(), record.head, &state.state);
@@ -101,7 +104,7 @@ impl Commands {
                     }
                     Accepted::Refused(refusal) => {
                         if self.is_early(delivery) && self.may_be_early(thread, &refusal).await? {
-                            return Ok(Handled::Again(Duration::from_millis(100)));
+                            return Ok(Handled::Again(EARLY_PAUSE));
                         }
                         outward::refusal(&refusal)
                     }
@@ -119,7 +122,7 @@ impl Commands {
             Err(refusal) => {
                 let early = matches!(refusal.kind, superstep_wire::RefusalKind::UnknownGraph);
                 if early && self.is_early(delivery) {
-                    return Ok(Handled::Again(Duration::from_millis(100)));
+                    return Ok(Handled::Again(EARLY_PAUSE));
                 }
                 refusal.clone()
             }
@@ -127,11 +130,14 @@ impl Commands {
         self.refuse(kind, &asked, &command, delivery, refusal).await
     }
 
-    /// Whether what a command names may still be on its way.
+    /// Whether what a command names may still be on its way. Time and tries both count: after
+    /// all workers were away for long, a start and what follows it are decided at once.
     fn is_early(&self, delivery: &Delivery) -> bool {
-        let hold = u64::try_from(self.settings.hold_back.as_millis()).unwrap_or(u64::MAX);
+        let hold = self.settings.hold_back;
+        let hold_ms = u64::try_from(hold.as_millis()).unwrap_or(u64::MAX);
         let now: UnixMillis = self.engine.threads.world().now();
-        now < delivery.published_at.plus_ms(hold)
+        let tries = hold.as_millis() / EARLY_PAUSE.as_millis();
+        now < delivery.published_at.plus_ms(hold_ms) || u128::from(delivery.attempt) <= tries
     }
 
     /// Whether what the command names may still come: its thread, its graph, or a question that
@@ -219,7 +225,9 @@ impl Commands {
         {
             let state = &thread.state;
             if state.waits_for(record) || state.untold.contains(&record.version) {
-                self.effects.perform(&mut thread, None, None).await?;
+                self.effects
+                    .perform(&mut thread, None, Publish::Of(record))
+                    .await?;
             }
             handled = Handled::AckOnceDurable {
                 thread: asked.thread.clone(),

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span};
 
 use crate::{
-    effects::Effects,
+    effects::{Effects, Publish},
     engine::{Engine, Running, Worked},
     error::{Error, ErrorKind, chain},
     node::OutputSink,
@@ -52,15 +52,24 @@ pub(crate) struct Works {
 /// What this worker is doing for a thread, for whoever watches over it.
 #[derive(Clone, Default)]
 pub(crate) struct Holding {
-    now: Arc<Mutex<Option<(ThreadId, Dispatch)>>>,
+    now: Arc<Mutex<Option<Held>>>,
+}
+
+/// A dispatch that is worked on.
+#[derive(Clone)]
+pub(crate) struct Held {
+    pub(crate) thread: ThreadId,
+    pub(crate) dispatch: Dispatch,
+    /// Ends the work on this dispatch, and on no later one of the same delivery.
+    pub(crate) cancel: CancellationToken,
 }
 
 impl Holding {
-    fn set(&self, thread: &ThreadId, dispatch: Dispatch) {
-        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = Some((thread.clone(), dispatch));
+    fn set(&self, held: Held) {
+        *self.now.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
     }
 
-    pub(crate) fn get(&self) -> Option<(ThreadId, Dispatch)> {
+    pub(crate) fn get(&self) -> Option<Held> {
         self.now
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -69,12 +78,7 @@ impl Holding {
 }
 
 impl Works {
-    pub(crate) async fn handle(
-        &self,
-        delivery: &Delivery,
-        holding: &Holding,
-        cancel: &CancellationToken,
-    ) -> Done {
+    pub(crate) async fn handle(&self, delivery: &Delivery, holding: &Holding) -> Done {
         let work = match decode::work(&delivery.body) {
             Ok(work) => work,
             Err(error) => return Done::Never(error.to_string()),
@@ -93,7 +97,6 @@ impl Works {
                 tasks,
                 delivery.attempt,
                 holding,
-                cancel,
             )
             .instrument(span)
             .await;
@@ -113,10 +116,6 @@ impl Works {
         }
     }
 
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the fields of one work message and its delivery"
-    )]
     async fn advance(
         &self,
         id: &ThreadId,
@@ -125,25 +124,29 @@ impl Works {
         mut tasks: Vec<TaskId>,
         mut attempt: u64,
         holding: &Holding,
-        cancel: &CancellationToken,
     ) -> Result<Done, Error> {
         let Some(mut thread) = self.engine.threads.load(id).await? else {
             return Ok(Done::Ack);
         };
         let mine = thread.state.incarnation == *incarnation;
         if !mine || !thread.state.waits_for(dispatch) {
-            return self.late(Some(Box::new(thread)), attempt).await;
+            return self.late(Some(Box::new(thread)), dispatch, attempt).await;
         }
         // Work is published after the events of its record and of those before it.
         thread.told = dispatch.version;
         let began = Instant::now();
         let mut supersteps = 0;
         loop {
-            holding.set(id, dispatch);
+            let cancel = self.stopping.child_token();
+            holding.set(Held {
+                thread: id.clone(),
+                dispatch,
+                cancel: cancel.clone(),
+            });
             let running = Running {
                 attempt,
                 timeout: self.settings.task_timeout,
-                cancel: cancel.clone(),
+                cancel,
                 sink: self.sink.clone(),
             };
             let step = thread.state.next_step();
@@ -155,15 +158,19 @@ impl Works {
                 .await?;
             let (now, record) = match worked {
                 Worked::Appended(appended) => *appended,
-                Worked::Late(now) => return self.late(now, attempt).await,
+                Worked::Late(now) => return self.late(now, dispatch, attempt).await,
                 Worked::Partial => return Ok(Done::Ack),
-                Worked::Stopped => return Ok(Done::Again(Duration::ZERO)),
+                Worked::Stopped => return self.stopped(id, dispatch, attempt).await,
             };
             thread = now;
             let inline = self.goes_on(&thread, record.head, supersteps, began);
-            let next = inline.then_some(record.head);
+            let publish = if inline {
+                Publish::Nothing
+            } else {
+                Publish::Of(record.head)
+            };
             self.effects
-                .perform(&mut thread, Some(&record), next)
+                .perform(&mut thread, Some(&record), publish)
                 .await?;
             if !inline {
                 return Ok(Done::Ack);
@@ -188,13 +195,37 @@ impl Works {
                 && !self.draining.is_cancelled())
     }
 
+    /// The work was told to stop: this worker must go, or the thread went on without it.
+    async fn stopped(
+        &self,
+        id: &ThreadId,
+        dispatch: Dispatch,
+        attempt: u64,
+    ) -> Result<Done, Error> {
+        if self.stopping.is_cancelled() {
+            return Ok(Done::Again(Duration::ZERO));
+        }
+        match self.engine.threads.load(id).await? {
+            Some(now) if now.state.waits_for(dispatch) => Ok(Done::Again(Duration::ZERO)),
+            now => self.late(now.map(Box::new), dispatch, attempt).await,
+        }
+    }
+
     /// The state does not wait for this message: nothing to do, but what a worker that died may
-    /// have left undone.
-    async fn late(&self, thread: Option<Box<Thread>>, attempt: u64) -> Result<Done, Error> {
+    /// have left undone, or what the store forgot: where it holds less than this message knows
+    /// of, the messages of what it holds may be long acked.
+    async fn late(
+        &self,
+        thread: Option<Box<Thread>>,
+        dispatch: Dispatch,
+        attempt: u64,
+    ) -> Result<Done, Error> {
         if let Some(mut thread) = thread
-            && attempt > 1
+            && (attempt > 1 || thread.state.head.version < dispatch.version)
         {
-            self.effects.perform(&mut thread, None, None).await?;
+            self.effects
+                .perform(&mut thread, None, Publish::All)
+                .await?;
         }
         Ok(Done::Ack)
     }

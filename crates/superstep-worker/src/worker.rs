@@ -385,10 +385,10 @@ async fn watch_over(threads: &Threads, every: Duration, holding: &Holding) {
             continue;
         };
         let (thread, dispatch) = (&held.thread, held.dispatch);
-        let Ok(Some(head)) = threads.log().head(thread).await else {
+        let Ok(Some(last)) = threads.log().head(thread).await else {
             continue;
         };
-        if head == dispatch || seen == Some((dispatch, head)) {
+        if last == dispatch || seen == Some((dispatch, last)) {
             continue;
         }
         let moved_on = match threads.load(thread).await {
@@ -396,7 +396,7 @@ async fn watch_over(threads: &Threads, every: Duration, holding: &Holding) {
             Ok(None) => true,
             Err(_) => continue,
         };
-        seen = Some((dispatch, head));
+        seen = Some((dispatch, last));
         if moved_on {
             debug!(thread_id = %thread, %dispatch, "the thread does not wait for this work");
             held.cancel.cancel();
