@@ -1,0 +1,209 @@
+//! The client over the log and queue in memory, with a worker or without.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use serde_json::{Value, json};
+use superstep_checkpoint::memory::MemoryLog;
+use superstep_graph::{ChannelKind, END, GraphBuilder, NodeSpec, Reducer, START};
+use superstep_protocol::{GraphId, ThreadStatus};
+use superstep_queue::memory::{MemoryQueue, MemoryQueueSettings};
+use superstep_wire::RefusalKind;
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::{Node, NodeContext, NodeError, NodeReturn, RunnableGraph, Worker, WorkerSettings};
+
+const SOON: Duration = Duration::from_secs(20);
+
+async fn ask(_: Value, ctx: NodeContext) -> Result<NodeReturn, NodeError> {
+    let node = ctx.node().to_string();
+    let answer: Value = ctx.interrupt(json!({"from": node})).await?;
+    Ok(NodeReturn::Update(json!({"answers": [answer]})))
+}
+
+/// A graph whose nodes each ask one question, all in one superstep.
+fn asking(name: &str, nodes: &[&str]) -> RunnableGraph {
+    let mut builder = GraphBuilder::new();
+    builder.channel("answers", ChannelKind::Reduce(Reducer::Append));
+    let mut functions: BTreeMap<_, Arc<dyn Node>> = BTreeMap::new();
+    for node in nodes {
+        builder
+            .node(NodeSpec::new(*node))
+            .edge(START, *node)
+            .edge(*node, END);
+        functions.insert((*node).into(), Arc::new(ask));
+    }
+    let id = GraphId {
+        name: name.into(),
+        version: "1".into(),
+    };
+    RunnableGraph::new(id, builder.compile().unwrap(), functions).unwrap()
+}
+
+/// A client, and a worker if `works`; the worker ends when the token is cancelled.
+fn client(works: bool) -> (Client, tokio_util::sync::DropGuard) {
+    let log: Arc<dyn ThreadLog> = Arc::new(MemoryLog::new());
+    let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::new(MemoryQueueSettings::default()).unwrap());
+    let subjects = Subjects::new("superstep", "default").unwrap();
+    let shutdown = CancellationToken::new();
+    if works {
+        let mut graphs = Graphs::new();
+        graphs.add(asking("one", &["a"]));
+        graphs.add(asking("two", &["a", "b"]));
+        let worker = Worker::new(
+            graphs,
+            Arc::clone(&log),
+            Arc::clone(&queue),
+            subjects.clone(),
+            Arc::new(SystemWorld),
+            WorkerSettings::default(),
+        );
+        tokio::spawn(worker.run(shutdown.clone()));
+    }
+    (Client::new(log, queue, subjects), shutdown.drop_guard())
+}
+
+fn with_id(id: &str) -> Sending {
+    Sending {
+        command_id: Some(id.into()),
+        ..Sending::default()
+    }
+}
+
+fn answer(value: Value) -> ResumeCommand {
+    ResumeCommand {
+        resume: value,
+        ..ResumeCommand::default()
+    }
+}
+
+/// Starts a run on thread `t` and waits until it asks.
+async fn started(client: &Client, graph: &str) -> Vec<OpenInterrupt> {
+    let thread = ThreadId::new("t");
+    let watching = client.watch(&thread).await.unwrap();
+    let start = StartCommand {
+        thread_id: Some("t".to_owned()),
+        input: Some(json!({"answers": []})),
+        ..StartCommand::default()
+    };
+    let sent = client
+        .start(&graph.into(), start, &Sending::default())
+        .await
+        .unwrap();
+    let run = sent.run_id().expect("accepted").clone();
+    let end = watching.run_end(&run, SOON).await.unwrap();
+    match end.expect("it asks in time").ended {
+        Ended::Interrupted { interrupts, .. } => interrupts,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[track_caller]
+fn refused(sent: &Sent, expected: RefusalKind) {
+    match sent {
+        Sent::Refused { refusal, .. } => assert_eq!(refusal.kind, expected, "{sent:?}"),
+        _ => panic!("{sent:?} is not refused"),
+    }
+}
+
+#[tokio::test]
+async fn a_plain_answer_goes_to_the_one_open_question() {
+    let (client, _worker) = client(true);
+    assert_eq!(started(&client, "one").await.len(), 1);
+    let thread = ThreadId::new("t");
+    let watching = client.watch(&thread).await.unwrap();
+    let resume = answer(json!("yes"));
+    let sent = client
+        .resume(&thread, resume, &Sending::default())
+        .await
+        .unwrap();
+    let run = sent.run_id().expect("accepted").clone();
+    let end = watching.run_end(&run, SOON).await.unwrap();
+    let Some(Ended::Completed { values }) = end.map(|end| end.ended) else {
+        panic!("the run did not complete");
+    };
+    assert_eq!(values.unwrap()["answers"], json!(["yes"]));
+    let detail = client.thread(&thread).await.unwrap().unwrap();
+    assert_eq!(detail.status, ThreadStatus::Idle);
+}
+
+#[tokio::test]
+async fn a_plain_answer_is_not_sent_where_several_questions_are_open() {
+    let (client, _worker) = client(true);
+    let open = started(&client, "two").await;
+    assert_eq!(open.len(), 2);
+    let thread = ThreadId::new("t");
+    let how = Sending::default();
+    let sent = client
+        .resume(&thread, answer(json!(1)), &how)
+        .await
+        .unwrap();
+    refused(&sent, RefusalKind::Ambiguous);
+    assert_eq!(client.interrupts_of(&thread).await.unwrap(), open);
+    let both = json!({
+        (open[0].interrupt_id.as_str()): 1,
+        (open[1].interrupt_id.as_str()): 2,
+    });
+    let sent = client.resume(&thread, answer(both), &how).await.unwrap();
+    assert!(matches!(sent, Sent::Accepted { .. }), "{sent:?}");
+}
+
+#[tokio::test]
+async fn an_answer_nobody_waits_for_is_refused_without_a_worker() {
+    let (client, _none) = client(false);
+    let how = Sending::default();
+    let thread = ThreadId::new("nobody");
+    let sent = client
+        .resume(&thread, answer(json!(1)), &how)
+        .await
+        .unwrap();
+    refused(&sent, RefusalKind::UnknownThread);
+}
+
+#[tokio::test]
+async fn the_same_command_again_has_the_same_outcome() {
+    let (client, _worker) = client(true);
+    started(&client, "one").await;
+    let (thread, how) = (ThreadId::new("t"), with_id("answer-1"));
+    let resume = || answer(json!("yes"));
+    let first = client.resume(&thread, resume(), &how).await.unwrap();
+    assert!(matches!(first, Sent::Accepted { .. }), "{first:?}");
+    let second = client.resume(&thread, resume(), &how).await.unwrap();
+    assert_eq!(first, second);
+}
+
+#[tokio::test]
+async fn a_command_without_a_worker_is_stored() {
+    let (client, _none) = client(false);
+    let how = Sending {
+        wait: Duration::from_millis(20),
+        ..with_id("start-1")
+    };
+    let start = StartCommand::default();
+    let sent = client.start(&"one".into(), start, &how).await.unwrap();
+    assert!(matches!(sent, Sent::Stored { .. }), "{sent:?}");
+    assert_eq!(*sent.thread_id(), client.thread_of(&"start-1".into()));
+    assert!(sent.run_id().is_some());
+}
+
+#[tokio::test]
+async fn a_deleted_thread_is_gone_and_told() {
+    let (client, _worker) = client(true);
+    started(&client, "one").await;
+    let thread = ThreadId::new("t");
+    let mut events = client
+        .events(&superstep_queue::EventFilter::default())
+        .await
+        .unwrap();
+    let how = Sending::default();
+    let sent = client.delete(&thread, &how).await.unwrap();
+    assert!(matches!(sent, Sent::Accepted { .. }), "{sent:?}");
+    assert_eq!(client.thread(&thread).await.unwrap(), None);
+    let next = tokio::time::timeout(SOON, events.next()).await.unwrap();
+    let (event, _) = next.unwrap().expect("the queue lives");
+    assert_eq!(event.kind, superstep_wire::EventKind::ThreadDeleted);
+    refused(
+        &client.delete(&thread, &how).await.unwrap(),
+        RefusalKind::UnknownThread,
+    );
+}
