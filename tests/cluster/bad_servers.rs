@@ -120,3 +120,32 @@ async fn a_stream_with_other_settings_is_left_alone() {
         .expect("it is still there");
     assert_eq!(found.info().await.expect("its settings").config, before);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_binary_tells_scripts_why_it_ended() {
+    let redis = RedisOptions {
+        requirepass: Some("right".to_owned()),
+        ..RedisOptions::default()
+    };
+    let cluster = Cluster::with(NatsOptions::default(), redis);
+    let away = format!("nats://{}", nowhere());
+    let right = cluster.redis.url_as("", "right");
+    let wrong = cluster.redis.url_as("", "hunter2");
+    for (variable, value, code, says) in [
+        ("SUPERSTEP_NATS_URL", away.as_str(), 4, "NATS at"),
+        ("SUPERSTEP_REDIS_URL", wrong.as_str(), 2, "password"),
+        ("SUPERSTEP_NAMESPACE", "no.such", 2, "namespace"),
+    ] {
+        let mut environment = vec![("SUPERSTEP_REDIS_URL", right.as_str())];
+        environment.push((variable, value));
+        let mut worker = cluster.launch_superstep(&variable.to_lowercase(), &environment);
+        let ended = eventually_async("the worker ends", SAID_WITHIN, async || worker.ended());
+        let (status, log) = (ended.await, worker.log());
+        assert_eq!(status.code(), Some(code), "{variable}: {log}");
+        assert!(
+            log.contains(says),
+            "{variable}: does not say `{says}`:\n{log}"
+        );
+        assert!(!log.contains("hunter2"), "shows a secret:\n{log}");
+    }
+}

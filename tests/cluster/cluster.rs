@@ -15,7 +15,7 @@ use superstep_checkpoint::ThreadLog;
 use superstep_checkpoint_redis::{RedisLog, RedisSettings};
 use superstep_protocol::{ThreadId, ThreadState, ThreadStatus};
 use superstep_tests::servers::{NatsOptions, NatsServer, RedisOptions, RedisServer, ServerBinary};
-use superstep_tests::{Program, eventually_async, example_binary};
+use superstep_tests::{Program, eventually_async, example_binary, worker_binary};
 use superstep_worker::{CheckpointView, Limits, SystemWorld, Threads};
 use tempfile::TempDir;
 
@@ -87,6 +87,28 @@ impl Cluster {
             .env("RUST_LOG", "info");
         let log = self.dir.path().join(format!("{name}.log"));
         Program::spawn(&format!("worker {name}"), command, &log).expect("the worker starts")
+    }
+
+    /// Starts the `superstep` binary's own worker, told by its environment, and returns at once.
+    pub(crate) fn launch_superstep(&self, name: &str, environment: &[(&str, &str)]) -> Program {
+        let path = worker_binary("superstep").expect("the binary builds");
+        let mut command = Command::new(path);
+        command
+            .arg("worker")
+            .current_dir(self.dir.path())
+            .env("SUPERSTEP_NATS_URL", self.nats.url())
+            .env("SUPERSTEP_REDIS_URL", self.redis.url())
+            .env("SUPERSTEP_OUTBOX", self.dir.path().join("outbox"))
+            .envs(environment.iter().copied());
+        let log = self.dir.path().join(format!("{name}.log"));
+        Program::spawn(&format!("worker {name}"), command, &log).expect("the worker starts")
+    }
+
+    /// Starts the `superstep` binary's own worker and waits until it works.
+    pub(crate) async fn superstep(&self, name: &str) -> Program {
+        let mut worker = self.launch_superstep(name, &[]);
+        works(&mut worker).await;
+        worker
     }
 
     /// Makes a file that nodes wait for or read.

@@ -1,18 +1,20 @@
 //! The story that superstep is for: a worker asks and dies, a person answers, another worker ends it.
 //!
-//! On each pair of servers that are supported. The person has a NATS client and nothing else.
+//! On each pair of servers that are supported, with the workers of the `superstep` binary itself. The person has a NATS client and nothing else.
 
 use serde_json::json;
 use superstep_protocol::ThreadStatus;
+use superstep_tests::eventually_async;
 use superstep_tests::servers::ServerBinary;
 
+use crate::SOON;
 use crate::cluster::Cluster;
 use crate::outside::Told;
 
 /// The story on these servers.
 async fn tell(nats: ServerBinary, redis: ServerBinary) {
     let cluster = Cluster::on(nats, redis);
-    let mut a = cluster.worker("a").await;
+    let mut a = cluster.superstep("a").await;
     let outside = cluster.outside().await;
 
     outside
@@ -25,7 +27,7 @@ async fn tell(nats: ServerBinary, redis: ServerBinary) {
     a.kill();
     check_question(&asked);
 
-    let _b = cluster.worker("b").await;
+    let mut b = cluster.superstep("b").await;
     let resume_subject = asked.body["interrupt"]["resume_subject"].as_str();
     outside
         .publish(
@@ -71,6 +73,10 @@ async fn tell(nats: ServerBinary, redis: ServerBinary) {
     ] {
         assert_eq!(outside.heard(kind, "order-42").len(), count, "{kind}");
     }
+
+    b.terminate();
+    let ended = eventually_async("the worker ends", SOON, async || b.ended()).await;
+    assert_eq!(ended.code(), Some(0), "it had nothing left to hand back");
 }
 
 /// The interrupt event is what the contract says.
