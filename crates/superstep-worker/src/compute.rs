@@ -9,7 +9,11 @@ use superstep_graph::{
 };
 use superstep_protocol::{Profile, RunError, Superstep, ThreadState};
 
-use crate::graphs::RunnableGraph;
+use crate::{
+    error::{ERROR_CHARS_MAX, shortened},
+    graphs::RunnableGraph,
+    panics::caught,
+};
 
 fn planned(
     graph: &RunnableGraph,
@@ -59,9 +63,11 @@ pub(crate) fn input(
     tasks_max: usize,
 ) -> Result<Superstep, RunError> {
     let pending: Vec<Task> = state.tasks.iter().map(|task| task.task.clone()).collect();
-    let delta = take_input(graph.topology(), &state.checkpoint, &pending, input)
-        .map_err(|error| invalid(&error))?;
-    planned(graph, state, delta, Source::Input, tasks_max)
+    reduced(|| {
+        let delta = take_input(graph.topology(), &state.checkpoint, &pending, input)
+            .map_err(|error| invalid(&error))?;
+        planned(graph, state, delta, Source::Input, tasks_max)
+    })
 }
 
 /// Applies the writes of a complete superstep.
@@ -75,18 +81,32 @@ pub(crate) fn superstep(
         .iter()
         .map(|(task, writes)| Contribution::of(task, writes))
         .collect();
-    let delta =
-        apply(graph.topology(), &state.checkpoint, &tasks).map_err(|error| invalid(&error))?;
-    planned(graph, state, delta, Source::Loop, tasks_max)
+    reduced(|| {
+        let delta =
+            apply(graph.topology(), &state.checkpoint, &tasks).map_err(|error| invalid(&error))?;
+        planned(graph, state, delta, Source::Loop, tasks_max)
+    })
 }
 
 fn invalid(error: &superstep_graph::InvalidUpdate) -> RunError {
     RunError {
         kind: "InvalidUpdateError".to_owned(),
-        message: error.to_string(),
+        message: shortened(error.to_string(), ERROR_CHARS_MAX),
         node: None,
         task: None,
     }
+}
+
+/// Calls the graph's reducers and paths, which may panic.
+fn reduced<T>(code: impl FnOnce() -> Result<T, RunError>) -> Result<T, RunError> {
+    caught(code).unwrap_or_else(|message| {
+        Err(RunError {
+            kind: "Panic".to_owned(),
+            message: format!("a reducer or path of the graph panicked: {message}"),
+            node: None,
+            task: None,
+        })
+    })
 }
 
 /// Applies an update from outside.
@@ -103,8 +123,11 @@ pub(crate) fn update(
         // LangGraph drops what is no channel without a word.
         object.retain(|key, _| topology.state_channels().contains(key.as_str()));
     }
-    let (node, delta) = update_state(topology, &state.checkpoint, values, as_node)
-        .map_err(|error| error.to_string())?;
+    let updated = reduced(|| {
+        Ok(update_state(topology, &state.checkpoint, values, as_node)
+            .map_err(|error| shortened(error.to_string(), ERROR_CHARS_MAX)))
+    });
+    let (node, delta) = updated.map_err(|error| error.message)??;
     let superstep =
         planned(graph, state, delta, Source::Update, tasks_max).map_err(|error| error.message)?;
     Ok((node, superstep))

@@ -24,7 +24,7 @@ use superstep_wire::{
 use tracing::{debug, warn};
 
 use crate::{
-    error::Error,
+    error::{ERROR_CHARS_MAX, Error, shortened},
     threads::{Thread, Threads},
 };
 
@@ -158,18 +158,7 @@ impl Effects {
                 event.values = None;
                 event.values_omitted = true;
             }
-            let mut body = encode::body(&event);
-            if body.len() > body_max {
-                // A payload near the limit with its envelope may be over it: the reader is told
-                // where to look instead.
-                event.values = None;
-                event.values_omitted = true;
-                if let Some(interrupt) = &mut event.interrupt {
-                    interrupt.value = serde_json::Value::Null;
-                }
-                event.answers.clear();
-                body = encode::body(&event);
-            }
+            let body = fitting(&mut event, body_max);
             let trace = state.run.as_ref().and_then(|run| run.command.trace.clone());
             messages.push(self.message(&event, state, body, trace));
         }
@@ -256,10 +245,36 @@ impl Effects {
             graph: graph.map(Into::into),
             thread: thread.clone(),
             headers: headers::of_event(self.subjects.namespace(), &event),
-            body: Bytes::from(encode::body(&event)),
+            body: Bytes::from(fitting(&mut event, self.queue.body_bytes_max())),
         };
         Ok(self.queue.publish_events(&[message]).await?)
     }
+}
+
+/// The body of `event`, without what makes it too large: a payload near the limit with its
+/// envelope may be over it, and the reader is told where to look instead.
+fn fitting(event: &mut Event, bytes_max: usize) -> Vec<u8> {
+    let body = encode::body(event);
+    if body.len() <= bytes_max {
+        return body;
+    }
+    event.values_omitted |= event.values.take().is_some();
+    if let Some(interrupt) = &mut event.interrupt {
+        interrupt.value = serde_json::Value::Null;
+    }
+    event.answers.clear();
+    event.reason = event.reason.take().map(short);
+    if let Some(error) = &mut event.error {
+        error.message = short(std::mem::take(&mut error.message));
+    }
+    if let Some(refusal) = &mut event.refusal {
+        refusal.message = short(std::mem::take(&mut refusal.message));
+    }
+    encode::body(event)
+}
+
+fn short(text: String) -> String {
+    shortened(text, ERROR_CHARS_MAX)
 }
 
 fn add_work(

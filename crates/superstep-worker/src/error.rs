@@ -142,3 +142,16 @@ pub fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     }
     text
 }
+
+/// How much of what the graph's code says of an error is kept: it stays with the thread and
+/// goes into events, where people read it.
+pub(crate) const ERROR_CHARS_MAX: usize = 16 << 10;
+
+/// A text of at most `chars_max` characters; what is left out shows.
+pub(crate) fn shortened(mut text: String, chars_max: usize) -> String {
+    if let Some((end, _)) = text.char_indices().nth(chars_max) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}

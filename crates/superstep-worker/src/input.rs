@@ -8,8 +8,12 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 use superstep_protocol::Refusal;
 
+use crate::error::shortened;
+
 /// How many mistakes a refusal tells.
 const MISTAKES_MAX: usize = 5;
+/// How much of one mistake a refusal tells: it quotes the value, which may be of any size.
+const MISTAKE_CHARS_MAX: usize = 400;
 
 /// A compiled schema of inputs.
 #[derive(Debug)]
@@ -41,9 +45,12 @@ impl InputSchema {
             .validator
             .iter_errors(&input)
             .take(MISTAKES_MAX)
-            .map(|error| match error.instance_path().as_str() {
-                "" => error.to_string(),
-                place => format!("{place}: {error}"),
+            .map(|error| {
+                let mistake = shortened(error.to_string(), MISTAKE_CHARS_MAX);
+                match error.instance_path().as_str() {
+                    "" => mistake,
+                    place => format!("{}: {mistake}", shortened(place.to_owned(), 100)),
+                }
             })
             .collect();
         if mistakes.is_empty() {

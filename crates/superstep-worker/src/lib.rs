@@ -10,11 +10,14 @@ mod compute;
 mod effects;
 mod engine;
 mod error;
+#[cfg(test)]
+mod faults;
 mod graphs;
 mod index;
 mod input;
 mod local;
 mod node;
+mod panics;
 mod registry;
 mod run_task;
 mod settings;

@@ -3,12 +3,7 @@
 //! The node's future is dropped right after the poll in which it raised a question; a panic, a
 //! hang beyond the timeout and an error are results like any other. Nothing here is stored.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{sync::Arc, task::Poll, time::Duration};
 
 use superstep_graph::{
     Horizon, Task, UnknownTargets, input_of, output_from_update, route_within, start_writes,
@@ -17,9 +12,14 @@ use superstep_protocol::{Profile, RunError, TaskResult, ThreadState};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    error::{ERROR_CHARS_MAX, shortened},
     graphs::RunnableGraph,
-    node::{BoxFuture, NodeContext, NodeError, NodeReturn, OutputSink, TaskInfo},
+    node::{NodeContext, NodeError, NodeReturn, OutputSink, TaskInfo},
+    panics::{Guarded, caught},
 };
+
+/// The longest name of a kind of errors.
+const KIND_CHARS_MAX: usize = 256;
 
 /// What a task is run with.
 #[derive(Clone)]
@@ -42,17 +42,7 @@ pub(crate) async fn run_task(
     attempt: Attempt,
 ) -> Result<TaskResult, Stopped> {
     if task.node == superstep_graph::START {
-        let input = state
-            .checkpoint
-            .content(superstep_graph::START)
-            .cloned()
-            .unwrap_or_default();
-        return Ok(
-            match start_writes(graph.topology(), &state.checkpoint, &input) {
-                Ok(writes) => TaskResult::Finished { writes },
-                Err(error) => failed(task, error.kind(), error.to_string()),
-            },
-        );
+        return Ok(caught(|| start(graph, state, task)).unwrap_or_else(|m| panicked(task, &m)));
     }
     let Some(node) = graph.node(task.node.as_str()) else {
         let message = format!(
@@ -88,9 +78,9 @@ pub(crate) async fn run_task(
         attempt.sink.clone(),
     );
     // A node may panic before its first await, while its future is made.
-    let future = catch_unwind(AssertUnwindSafe(|| node.call(input, ctx.clone())));
-    let ended = match future {
+    let ended = match caught(|| node.call(input, ctx.clone())) {
         Ok(future) => {
+            let future = Guarded::new(future);
             tokio::select! {
                 biased;
                 ended = tokio::time::timeout(attempt.timeout, polled(future, ctx.clone())) => {
@@ -102,9 +92,20 @@ pub(crate) async fn run_task(
                 () = attempt.cancel.cancelled() => return Err(Stopped),
             }
         }
-        Err(panic) => Ended::Panicked(panic_message(panic.as_ref())),
+        Err(message) => Ended::Panicked(message),
     };
-    Ok(result_of(graph, state, task, ended, horizon))
+    // Its paths are the graph's code too.
+    let result = caught(|| result_of(graph, state, task, ended, horizon));
+    Ok(result.unwrap_or_else(|message| panicked(task, &message)))
+}
+
+fn start(graph: &RunnableGraph, state: &ThreadState, task: &Task) -> TaskResult {
+    let input = state.checkpoint.content(superstep_graph::START);
+    let input = input.cloned().unwrap_or_default();
+    match start_writes(graph.topology(), &state.checkpoint, &input) {
+        Ok(writes) => TaskResult::Finished { writes },
+        Err(error) => failed(task, error.kind(), error.to_string()),
+    }
 }
 
 enum Ended {
@@ -114,26 +115,20 @@ enum Ended {
 }
 
 /// Polls the node until it returns, raises a question, or panics.
-async fn polled(mut future: BoxFuture<Result<NodeReturn, NodeError>>, ctx: NodeContext) -> Ended {
+async fn polled(mut node: Guarded<Result<NodeReturn, NodeError>>, ctx: NodeContext) -> Ended {
     std::future::poll_fn(move |cx| {
         ctx.set_runner(cx.waker());
-        let poll = catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        let poll = node.poll(cx);
         let raised = ctx.raised();
         match poll {
             // A question wins over whatever else the node did in that poll.
             _ if !raised.is_empty() => Poll::Ready(Ended::Raised(raised)),
-            Ok(Poll::Pending) => Poll::Pending,
-            Ok(Poll::Ready(returned)) => Poll::Ready(Ended::Returned(returned)),
-            Err(panic) => Poll::Ready(Ended::Panicked(panic_message(panic.as_ref()))),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(returned)) => Poll::Ready(Ended::Returned(returned)),
+            Poll::Ready(Err(message)) => Poll::Ready(Ended::Panicked(message)),
         }
     })
     .await
-}
-
-fn panic_message(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "without a message".to_owned())
 }
 
 fn result_of(
@@ -145,13 +140,7 @@ fn result_of(
 ) -> TaskResult {
     let output = match ended {
         Ended::Raised(raised) => return TaskResult::Interrupted { raised },
-        Ended::Panicked(message) => {
-            return failed(
-                task,
-                "Panic",
-                format!("node `{}` panicked: {message}", task.node),
-            );
-        }
+        Ended::Panicked(message) => return panicked(task, &message),
         Ended::Returned(Err(error)) => {
             return failed(task, error.kind(), error.message().to_owned());
         }
@@ -193,6 +182,14 @@ fn result_of(
     }
 }
 
+fn panicked(task: &Task, message: &str) -> TaskResult {
+    failed(
+        task,
+        "Panic",
+        format!("node `{}` panicked: {message}", task.node),
+    )
+}
+
 fn failed(task: &Task, kind: &str, message: String) -> TaskResult {
     TaskResult::Failed {
         error: run_error(task, kind, message),
@@ -202,8 +199,8 @@ fn failed(task: &Task, kind: &str, message: String) -> TaskResult {
 
 fn run_error(task: &Task, kind: &str, message: String) -> RunError {
     RunError {
-        kind: kind.to_owned(),
-        message,
+        kind: shortened(kind.to_owned(), KIND_CHARS_MAX),
+        message: shortened(message, ERROR_CHARS_MAX),
         node: Some(task.node.clone()),
         task: Some(task.id.clone()),
     }

@@ -4,9 +4,10 @@
 //! concurrency before it pulls, fetches no more than it has slots for, and acks only what is
 //! stored and published.
 
-use std::{sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::FutureExt;
 use serde_json::Value;
 use superstep_checkpoint::ThreadLog;
 use superstep_protocol::{Dispatch, Head, RunId, ThreadId};
@@ -28,6 +29,7 @@ use crate::{
     error::{Error, ErrorKind, chain},
     graphs::Graphs,
     node::{OutputSink, TaskInfo},
+    panics::message_of,
     registry::Registry,
     settings::WorkerSettings,
     threads::Threads,
@@ -36,6 +38,10 @@ use crate::{
 
 /// How many values of live output may wait to be sent; beyond that they are dropped.
 const OUTPUT_QUEUE_MAX: usize = 1024;
+/// The pause before a delivery is looked at again that needs a person first.
+const STANDS_STILL: Duration = Duration::from_secs(30);
+/// What is said of a panic in this crate: other deliveries go on, this one waits.
+const BROKEN: &str = "a bug: the work on a delivery panicked; it stays, report this";
 /// The pause after a failed pull.
 const PULL_PAUSE: Duration = Duration::from_millis(500);
 
@@ -329,11 +335,14 @@ async fn work_delivery(works: Works, held: Held) {
             &holding,
         );
         tokio::pin!(watch);
-        let handle = works.handle(&delivery, &holding);
+        let handle = AssertUnwindSafe(works.handle(&delivery, &holding)).catch_unwind();
         tokio::pin!(handle);
         tokio::select! {
             biased;
-            done = &mut handle => done,
+            done = &mut handle => done.unwrap_or_else(|panic| {
+                error!(delivery = %delivery.id, panic = message_of(panic.as_ref()), "{BROKEN}");
+                Done::Again(STANDS_STILL)
+            }),
             () = &mut watch => Done::Again(Duration::ZERO),
         }
     };
@@ -424,10 +433,18 @@ async fn command_delivery(
     );
     let answered = async {
         loop {
+            let handle = Box::pin(commands.handle(*kind, target, &delivery));
             let handled = tokio::select! {
                 biased;
-                handled = Box::pin(commands.handle(*kind, target, &delivery)) => handled,
+                handled = AssertUnwindSafe(handle).catch_unwind() => handled,
                 () = stopping.cancelled() => return delivery.acker.nak(Duration::ZERO).await,
+            };
+            let handled = match handled {
+                Ok(handled) => handled,
+                Err(panic) => {
+                    error!(panic = message_of(panic.as_ref()), "{BROKEN}");
+                    return delivery.acker.nak(STANDS_STILL).await;
+                }
             };
             match handled {
                 Ok(Handled::Ack) => return delivery.acker.ack().await,
@@ -469,7 +486,7 @@ async fn command_delivery(
                 // The command stays until a person has looked.
                 Err(error) => {
                     error!(error = chain(&error), "a command cannot be decided");
-                    return delivery.acker.nak(Duration::from_secs(30)).await;
+                    return delivery.acker.nak(STANDS_STILL).await;
                 }
             }
         }

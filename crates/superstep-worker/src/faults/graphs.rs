@@ -1,0 +1,206 @@
+//! Small graphs that say what they did.
+//!
+//! Every node appends one entry to `log`: its name, its task, and the answers it was given; the
+//! checks compare each with the task's recorded answers. A node takes its time, may be where
+//! its worker dies, and counts its runs.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use serde_json::{Value, json};
+use superstep_graph::{
+    Branch, ChannelKind, END, GraphBuilder, NodeSpec, Reducer, START, Send, Target,
+};
+use superstep_protocol::GraphId;
+use tokio::time::sleep;
+
+use super::plan::{Faults, Process, lock};
+use crate::{Graphs, Node, NodeContext, NodeError, NodeReturn, RunnableGraph};
+
+/// Every graph.
+pub(super) const GRAPHS: [&str; 6] = ["chain", "twice", "diamond", "both", "fan", "asking_fan"];
+
+/// How often each node was entered, by name.
+pub(super) type Runs = Arc<Mutex<BTreeMap<String, usize>>>;
+
+pub(super) fn id(name: &str) -> GraphId {
+    GraphId {
+        name: name.into(),
+        version: "1".into(),
+    }
+}
+
+/// What the nodes of one process share.
+#[derive(Clone)]
+pub(super) struct Stage {
+    pub(super) faults: Arc<Faults>,
+    pub(super) process: Process,
+    pub(super) runs: Runs,
+    /// The longest that a node takes between two of its steps.
+    pub(super) node_ms_max: u64,
+}
+
+impl Stage {
+    async fn pause(&self) {
+        let ms = match self.faults.draw(0..10) {
+            0..7 => 0,
+            7..9 => self.faults.draw(0..self.node_ms_max.div_ceil(10) + 1),
+            _ => self.faults.draw(0..self.node_ms_max + 1),
+        };
+        sleep(std::time::Duration::from_millis(ms)).await;
+        self.faults.reach(&self.process, "node").await;
+    }
+
+    pub(super) fn count(&self, what: &str) {
+        *lock(&self.runs).entry(what.to_owned()).or_default() += 1;
+    }
+
+    /// A node that asks so many questions, one after another.
+    fn node(&self, asks: usize) -> Arc<dyn Node> {
+        let stage = self.clone();
+        Arc::new(move |input: Value, ctx: NodeContext| {
+            let stage = stage.clone();
+            async move {
+                let name = ctx.node().to_string();
+                stage.count(&name);
+                stage.pause().await;
+                let mut answers = Vec::new();
+                for n in 0..asks {
+                    let packet = input.get("n").cloned();
+                    let asked = json!({"node": name, "packet": packet, "question": n});
+                    answers.push(ctx.interrupt::<Value>(asked).await?);
+                    stage.pause().await;
+                }
+                Ok::<_, NodeError>(entry(&ctx, &answers))
+            }
+        })
+    }
+
+    /// A node of a fan, of which every third packet asks.
+    fn packet(&self) -> Arc<dyn Node> {
+        let (plain, asking) = (self.node(0), self.node(1));
+        Arc::new(move |input: Value, ctx: NodeContext| {
+            let asks =
+                input["asks"] == json!(true) && input["n"].as_u64().is_some_and(|n| n % 3 == 0);
+            if asks {
+                asking.call(input, ctx)
+            } else {
+                plain.call(input, ctx)
+            }
+        })
+    }
+
+    fn graph(&self, name: &str) -> RunnableGraph {
+        let mut builder = GraphBuilder::new();
+        builder
+            .channel("log", ChannelKind::Reduce(Reducer::Append))
+            .channel("note", ChannelKind::Last)
+            .channel("count", ChannelKind::Last);
+        let mut nodes: BTreeMap<_, Arc<dyn Node>> = BTreeMap::new();
+        let mut node = |builder: &mut GraphBuilder, name: &str, asks: usize| {
+            builder.node(NodeSpec::new(name));
+            nodes.insert(name.into(), self.node(asks));
+        };
+        match name {
+            "chain" => {
+                for (name, asks) in [("a", 0), ("b", 1), ("c", 0)] {
+                    node(&mut builder, name, asks);
+                }
+                builder
+                    .edge(START, "a")
+                    .edge("a", "b")
+                    .edge("b", "c")
+                    .edge("c", END);
+            }
+            "twice" => {
+                node(&mut builder, "ask", 2);
+                builder.edge(START, "ask").edge("ask", END);
+            }
+            "diamond" | "both" => {
+                let asks = usize::from(name == "both");
+                for (name, asks) in [("a", 0), ("b", 1), ("c", asks), ("d", 0)] {
+                    node(&mut builder, name, asks);
+                }
+                builder
+                    .edge(START, "a")
+                    .edge("a", "b")
+                    .edge("a", "c")
+                    .join(["b", "c"], "d")
+                    .edge("d", END);
+            }
+            "fan" | "asking_fan" => {
+                let asks = name == "asking_fan";
+                node(&mut builder, "spread", 0);
+                node(&mut builder, "last", 0);
+                builder.node(NodeSpec::new("packet"));
+                nodes.insert("packet".into(), self.packet());
+                builder
+                    .edge(START, "spread")
+                    .branch(
+                        "spread",
+                        Branch::new(move |state: &Value| {
+                            let count = state["count"].as_u64().unwrap_or(0);
+                            let send = |n| Send::new("packet", json!({"n": n, "asks": asks}));
+                            Ok((0..count).map(|n| Target::Send(send(n))).collect())
+                        }),
+                    )
+                    .edge("packet", "last")
+                    .edge("last", END);
+            }
+            other => panic!("there is no graph `{other}`"),
+        }
+        RunnableGraph::new(id(name), builder.compile().unwrap(), nodes).unwrap()
+    }
+
+    pub(super) fn graphs(&self, names: &[&str]) -> Graphs {
+        let mut graphs = Graphs::new();
+        for name in names {
+            graphs.add(self.graph(name));
+        }
+        graphs
+    }
+}
+
+/// A graph of one node `n`, which goes to the end.
+pub(super) fn alone(name: &str, node: impl Node) -> RunnableGraph {
+    let mut builder = GraphBuilder::new();
+    builder
+        .channel("log", ChannelKind::Reduce(Reducer::Append))
+        .channel("note", ChannelKind::Last)
+        .channel("count", ChannelKind::Last);
+    builder
+        .node(NodeSpec::new("n"))
+        .edge(START, "n")
+        .edge("n", END);
+    let nodes: BTreeMap<_, Arc<dyn Node>> = BTreeMap::from([("n".into(), Arc::new(node) as _)]);
+    RunnableGraph::new(id(name), builder.compile().unwrap(), nodes).unwrap()
+}
+
+/// What a node appends to `log`.
+pub(super) fn entry(ctx: &NodeContext, answers: &[Value]) -> NodeReturn {
+    let entry = json!({"node": ctx.node(), "task": ctx.task_id(), "answers": answers});
+    NodeReturn::Update(json!({"log": [entry]}))
+}
+
+/// The answer to a question: a function of what it asks, and of who answers.
+pub(super) fn answer_to(payload: &Value, by: &str) -> Value {
+    json!({"to": payload, "by": by})
+}
+
+/// The values of a thread without what may differ from run to run: tasks and who answered.
+pub(super) fn comparable(values: &serde_json::Map<String, Value>) -> Value {
+    let mut values = values.clone();
+    values.remove("note");
+    let mut values = Value::Object(values);
+    if let Some(log) = values["log"].as_array_mut() {
+        for entry in log {
+            entry["task"] = Value::Null;
+            for answer in entry["answers"].as_array_mut().into_iter().flatten() {
+                answer["by"] = Value::Null;
+            }
+        }
+    }
+    values
+}

@@ -1,0 +1,335 @@
+//! What goes wrong, and when: drawn from a seed, or written down by a test.
+//!
+//! A worker process is a number and a token that says whether it lives. Each of its calls to
+//! the store or the queue has a label and asks here for its fate. A call of a dead process
+//! never returns, so nothing that it does afterwards is seen by anyone: that is what a SIGKILL
+//! looks like from outside.
+
+use std::{
+    collections::VecDeque,
+    future::Future,
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use rand::{RngExt, SeedableRng, rngs::StdRng};
+use superstep_protocol::{Nonce, UnixMillis};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::World;
+
+/// How many lines of what happened are kept to be shown when a check fails.
+const TRACE_MAX: usize = 400;
+
+/// Virtual time and nonces by seed.
+pub(super) struct SimWorld {
+    began: Instant,
+    nonces: Mutex<StdRng>,
+}
+
+impl SimWorld {
+    pub(super) fn new(seed: u64) -> Self {
+        Self {
+            began: Instant::now(),
+            nonces: Mutex::new(StdRng::seed_from_u64(seed ^ 0x5eed)),
+        }
+    }
+
+    pub(super) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
+    }
+}
+
+impl World for SimWorld {
+    fn now(&self) -> UnixMillis {
+        let elapsed = u64::try_from(self.elapsed().as_millis()).unwrap();
+        UnixMillis(1_800_000_000_000 + elapsed)
+    }
+
+    fn nonce(&self) -> Nonce {
+        Nonce(lock(&self.nonces).random())
+    }
+}
+
+/// What becomes of one call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fate {
+    Fine,
+    /// It begins late.
+    Slow(Duration),
+    /// It does not happen and fails.
+    Refused,
+    /// It happens, and the caller is told that it failed.
+    Lost,
+    /// It happens, and its answer comes late.
+    SlowAnswer(Duration),
+    /// The caller is told that it failed; it happens later.
+    LandsLater(Duration),
+    /// The process dies before it.
+    DiesBefore,
+    /// It happens, and the process dies.
+    DiesAfter,
+}
+
+/// A fate for the call after `skip` others of that label and process.
+pub(super) struct Rule {
+    pub(super) label: &'static str,
+    pub(super) process: Option<usize>,
+    pub(super) skip: usize,
+    pub(super) fate: Fate,
+}
+
+/// How likely each fate is, in thousandths.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Odds {
+    pub(super) slow: u32,
+    pub(super) refused: u32,
+    pub(super) lost: u32,
+    pub(super) lands_later: u32,
+    pub(super) dies: u32,
+    /// Work messages that are published twice.
+    pub(super) twice: u32,
+    /// Answers to deliveries that never reach the queue.
+    pub(super) ack_lost: u32,
+    /// Deliveries whose lease ends at once, so that another worker gets them too.
+    pub(super) lease_lost: u32,
+    /// Publishes of work that find the stream full.
+    pub(super) full: u32,
+}
+
+/// One worker process.
+#[derive(Clone)]
+pub(super) struct Process {
+    pub(super) number: usize,
+    alive: CancellationToken,
+}
+
+impl Process {
+    pub(super) fn kill(&self) {
+        self.alive.cancel();
+    }
+
+    pub(super) async fn died(&self) {
+        self.alive.cancelled().await;
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.alive.is_cancelled()
+    }
+
+    /// Goes on only while the process lives.
+    async fn lives(&self) {
+        if self.is_dead() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// The source of everything that goes wrong in one test.
+pub(super) struct Faults {
+    pub(super) world: std::sync::Arc<SimWorld>,
+    odds: Odds,
+    on: AtomicBool,
+    dice: Mutex<StdRng>,
+    rules: Mutex<Vec<Rule>>,
+    trace: Mutex<VecDeque<String>>,
+    processes: Mutex<usize>,
+}
+
+impl Faults {
+    pub(super) fn new(seed: u64, odds: Odds) -> Self {
+        Self {
+            world: std::sync::Arc::new(SimWorld::new(seed)),
+            odds,
+            on: AtomicBool::new(true),
+            dice: Mutex::new(StdRng::seed_from_u64(seed)),
+            rules: Mutex::default(),
+            trace: Mutex::default(),
+            processes: Mutex::default(),
+        }
+    }
+
+    pub(super) fn new_process(&self) -> Process {
+        let mut processes = lock(&self.processes);
+        *processes += 1;
+        Process {
+            number: *processes - 1,
+            alive: CancellationToken::new(),
+        }
+    }
+
+    /// From now on only what a script says goes wrong.
+    pub(super) fn stop(&self) {
+        self.on.store(false, Ordering::SeqCst);
+        self.note("-- no more faults --");
+    }
+
+    pub(super) fn script(&self, label: &'static str, skip: usize, fate: Fate) {
+        self.script_for(None, label, skip, fate);
+    }
+
+    pub(super) fn script_for(
+        &self,
+        process: Option<usize>,
+        label: &'static str,
+        skip: usize,
+        fate: Fate,
+    ) {
+        lock(&self.rules).push(Rule {
+            label,
+            process,
+            skip,
+            fate,
+        });
+    }
+
+    /// Whether everything that was scripted has happened.
+    pub(super) fn script_is_done(&self) -> bool {
+        lock(&self.rules).is_empty()
+    }
+
+    /// Whether something of so many thousandths happens.
+    pub(super) fn chance(&self, thousandths: u32) -> bool {
+        self.on.load(Ordering::SeqCst) && lock(&self.dice).random_range(0..1000) < thousandths
+    }
+
+    pub(super) fn odds(&self) -> &Odds {
+        &self.odds
+    }
+
+    pub(super) fn draw(&self, range: std::ops::Range<u64>) -> u64 {
+        lock(&self.dice).random_range(range)
+    }
+
+    pub(super) fn ms(&self, range: std::ops::Range<u64>) -> Duration {
+        Duration::from_millis(self.draw(range))
+    }
+
+    fn fate(&self, process: &Process, label: &'static str) -> Fate {
+        let mut rules = lock(&self.rules);
+        for at in 0..rules.len() {
+            let rule = &mut rules[at];
+            if rule.label != label || rule.process.is_some_and(|p| p != process.number) {
+                continue;
+            }
+            if rule.skip == 0 {
+                return rules.remove(at).fate;
+            }
+            rule.skip -= 1;
+        }
+        drop(rules);
+        if !self.on.load(Ordering::SeqCst) {
+            return Fate::Fine;
+        }
+        let odds = &self.odds;
+        let mut dice = lock(&self.dice);
+        let roll = dice.random_range(0..1000);
+        let short = Duration::from_millis(dice.random_range(1..400));
+        let long = Duration::from_millis(dice.random_range(100..9000));
+        drop(dice);
+        let bands = [
+            (odds.slow, Fate::Slow(short)),
+            (odds.refused, Fate::Refused),
+            (odds.lost, Fate::Lost),
+            (odds.lands_later, Fate::LandsLater(long)),
+            (odds.dies, Fate::DiesBefore),
+            (odds.dies, Fate::DiesAfter),
+        ];
+        let mut upto = 0;
+        for (width, fate) in bands {
+            upto += width;
+            if roll < upto {
+                return fate;
+            }
+        }
+        Fate::Fine
+    }
+
+    /// Makes one call, as its fate has it. `later` is the same call for when it happens after
+    /// its caller was told that it failed.
+    pub(super) async fn call<T, E, L>(
+        &self,
+        process: &Process,
+        label: &'static str,
+        unavailable: impl Fn() -> E,
+        call: impl Future<Output = Result<T, E>> + Send,
+        later: impl FnOnce() -> L + Send,
+    ) -> Result<T, E>
+    where
+        L: Future<Output = ()> + Send + 'static,
+    {
+        process.lives().await;
+        let fate = self.fate(process, label);
+        if fate != Fate::Fine {
+            self.note(&format!("w{} {label} {fate:?}", process.number));
+        }
+        let answer = match fate {
+            Fate::Fine => call.await,
+            Fate::Slow(by) => {
+                sleep(by).await;
+                process.lives().await;
+                call.await
+            }
+            Fate::SlowAnswer(by) => {
+                let answer = call.await;
+                sleep(by).await;
+                answer
+            }
+            Fate::Refused => Err(unavailable()),
+            Fate::Lost => {
+                let _ = call.await;
+                Err(unavailable())
+            }
+            Fate::LandsLater(by) => {
+                let call = later();
+                tokio::spawn(async move {
+                    sleep(by).await;
+                    call.await;
+                });
+                Err(unavailable())
+            }
+            Fate::DiesBefore => {
+                process.kill();
+                std::future::pending().await
+            }
+            Fate::DiesAfter => {
+                let _ = call.await;
+                process.kill();
+                std::future::pending().await
+            }
+        };
+        process.lives().await;
+        answer
+    }
+
+    /// A place in a worker that is no call: the process may die here.
+    pub(super) async fn reach(&self, process: &Process, label: &'static str) {
+        let fine = async { Ok::<(), ()>(()) };
+        let _ = self
+            .call(process, label, || (), fine, || std::future::ready(()))
+            .await;
+    }
+
+    pub(super) fn note(&self, line: &str) {
+        let mut trace = lock(&self.trace);
+        if trace.len() == TRACE_MAX {
+            trace.pop_front();
+        }
+        trace.push_back(format!("{:>7} {line}", self.world.elapsed().as_millis()));
+    }
+
+    /// What happened last, for a person to read.
+    pub(super) fn story(&self) -> String {
+        let trace = lock(&self.trace);
+        trace.iter().cloned().collect::<Vec<_>>().join("\n")
+    }
+}
+
+/// A lock that a failed check poisoned is still read for the story.
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
