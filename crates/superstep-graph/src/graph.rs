@@ -9,6 +9,7 @@ use std::{
     sync::Arc,
 };
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::{
@@ -121,7 +122,8 @@ pub(crate) struct Drawn {
 }
 
 /// Which nodes a breakpoint stops at.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Breakpoints {
     /// None.
     #[default]
@@ -133,11 +135,11 @@ pub enum Breakpoints {
 }
 
 impl Breakpoints {
-    /// Whether `node` is one of them.
+    /// Whether `node` is one of them; `__start__` is only where it is named.
     pub fn holds(&self, node: &NodeName) -> bool {
         match self {
             Self::None => false,
-            Self::All => true,
+            Self::All => *node != START,
             Self::Nodes(nodes) => nodes.contains(node),
         }
     }

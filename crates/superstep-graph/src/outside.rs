@@ -12,8 +12,8 @@ use crate::{
     graph::Graph,
     ids::{NodeName, START},
     reduce::kind,
-    route::{UnknownTargets, output_from_update, route},
-    task::{Task, TaskPath, Write},
+    route::{UnknownTargets, command_writes, output_from_update, route},
+    task::{Target, Task, TaskPath, Write},
 };
 
 /// Takes a run's input: what was planned and did not finish is given up, and `__start__` is
@@ -83,52 +83,116 @@ pub fn start_writes(
     }
 }
 
-/// Updates the state as if `as_node` had returned `values`; its edges and paths decide what
-/// runs next, and what was pending is dropped.
+/// One update of the state: the values, and the node it is made as.
+pub type NodeUpdate = (Value, Option<NodeName>);
+
+/// What updates made of the state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Updates {
+    /// What changes.
+    pub delta: Delta,
+    /// Each update's node and writes, in order.
+    pub made: Vec<(NodeName, Vec<Write>)>,
+}
+
+/// Updates the state as if each node had returned its values, all in one superstep; their edges
+/// and paths decide what runs next, and what was pending is dropped.
 ///
-/// Without `as_node` it is the node that ran last, or the start on a fresh thread
-/// (LangGraph's `bulk_update_state` in `pregel/main.py`).
+/// Without a node it is the one that ran last, or the start on a fresh thread (LangGraph's
+/// `bulk_update_state` in `pregel/main.py`).
 ///
 /// # Errors
-/// If the node is not clear or not there, the values are no update, or a path fails.
+/// If a node is not clear or not there, the values are no update, or a path fails.
 pub fn update_state(
     graph: &Graph,
     checkpoint: &Checkpoint,
-    values: Value,
-    as_node: Option<&NodeName>,
-) -> Result<(NodeName, Delta), RouteError> {
+    updates: Vec<NodeUpdate>,
+) -> Result<Updates, RouteError> {
+    let made = updates
+        .into_iter()
+        .map(|update| update_writes(graph, checkpoint, update))
+        .collect::<Result<Vec<_>, _>>()?;
+    // Writes are seen in the order of the list, as packets' are.
+    let paths: Vec<TaskPath> = (0..).map(TaskPath::Push).take(made.len()).collect();
+    let tasks: Vec<Contribution<'_>> = made
+        .iter()
+        .zip(&paths)
+        .map(|((node, writes), path)| Contribution {
+            node,
+            path,
+            triggers: &[],
+            writes,
+        })
+        .collect();
+    let (delta, _) = apply_step(graph, checkpoint, &tasks, Step::Passed)?;
+    Ok(Updates { delta, made })
+}
+
+fn update_writes(
+    graph: &Graph,
+    checkpoint: &Checkpoint,
+    (values, as_node): NodeUpdate,
+) -> Result<(NodeName, Vec<Write>), RouteError> {
     let node = match as_node {
-        Some(node) if graph.has_node(node.as_str()) => node.clone(),
-        Some(node) => return Err(InvalidUpdate::UnknownNode { node: node.clone() }.into()),
+        Some(node) if graph.has_node(node.as_str()) => node,
+        Some(node) => return Err(InvalidUpdate::UnknownNode { node }.into()),
         None => last_node(graph, checkpoint)?,
     };
-    let writes = if node == START {
-        start_writes(graph, checkpoint, &values)?
-    } else {
-        let output = output_from_update(graph, values)?;
-        if let Some(key) = output.extra.keys().next() {
-            let known: Vec<String> = graph.state.iter().map(ToString::to_string).collect();
-            return Err(InvalidUpdate::UnknownChannel {
-                channel: key.clone(),
-                known: known.join(", "),
-            }
-            .into());
+    if node == START {
+        let writes = start_writes(graph, checkpoint, &values)?;
+        return Ok((node, writes));
+    }
+    let output = output_from_update(graph, values)?;
+    if let Some(key) = output.extra.keys().next() {
+        let known: Vec<String> = graph.state.iter().map(ToString::to_string).collect();
+        return Err(InvalidUpdate::UnknownChannel {
+            channel: key.clone(),
+            known: known.join(", "),
         }
-        let routed = route(graph, checkpoint, &node, output, UnknownTargets::Ignored);
-        if let Some(error) = routed.error {
-            return Err(error);
-        }
-        routed.writes
-    };
-    let path = TaskPath::Pull;
-    let update = [Contribution {
-        node: &node,
+        .into());
+    }
+    let routed = route(graph, checkpoint, &node, output, UnknownTargets::Ignored);
+    match routed.error {
+        Some(error) => Err(error),
+        None => Ok((node, routed.writes)),
+    }
+}
+
+/// Applies a command to the checkpoint as it stands: its update, and its targets beside what is
+/// triggered already. No superstep passes.
+///
+/// # Errors
+/// If the update is no object, or names a channel or target that is not there and `unknown` says
+/// that this matters.
+pub fn amend(
+    graph: &Graph,
+    checkpoint: &Checkpoint,
+    update: Value,
+    goto: Vec<Target>,
+    unknown: UnknownTargets,
+) -> Result<Delta, RouteError> {
+    let writes = command_writes(graph, update, goto, unknown)?;
+    let (source, path) = (NodeName::new(""), TaskPath::Pull);
+    let command = [Contribution {
+        node: &source,
         path: &path,
         triggers: &[],
         writes: &writes,
     }];
-    let (delta, _) = apply_step(graph, checkpoint, &update, Step::Passed)?;
-    Ok((node, delta))
+    let (delta, _) = apply_step(graph, checkpoint, &command, Step::Same)?;
+    Ok(delta)
+}
+
+/// What is pending is done as far as it is, and nothing comes of the rest.
+///
+/// # Errors
+/// If the finished writes cannot be applied together.
+pub fn clear(
+    graph: &Graph,
+    checkpoint: &Checkpoint,
+    tasks: &[Contribution<'_>],
+) -> Result<Delta, InvalidUpdate> {
+    apply_step(graph, checkpoint, tasks, Step::Passed).map(|(delta, _)| delta)
 }
 
 fn last_node(graph: &Graph, checkpoint: &Checkpoint) -> Result<NodeName, InvalidUpdate> {

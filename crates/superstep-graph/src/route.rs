@@ -169,6 +169,30 @@ fn route_by(
     routed
 }
 
+/// What a command from outside writes: its update, then its targets, of no node's own.
+pub(crate) fn command_writes(
+    graph: &Graph,
+    update: Value,
+    goto: Vec<Target>,
+    unknown: UnknownTargets,
+) -> Result<Vec<Write>, RouteError> {
+    let output = output_from_update(graph, update)?;
+    if let Some(key) = output.extra.keys().next()
+        && unknown == UnknownTargets::Refused
+    {
+        return Err(unknown_channel(graph, &key.as_str().into()).into());
+    }
+    let sender = NodeName::new("the command");
+    let mut writes = Vec::new();
+    targets_to_writes(graph, &sender, goto, unknown, &mut writes)?;
+    let updates = output
+        .commands
+        .into_iter()
+        .flat_map(|command| command.update);
+    writes.extend(updates);
+    Ok(writes)
+}
+
 fn unknown_channel(graph: &Graph, channel: &ChannelName) -> InvalidUpdate {
     let known: Vec<&str> = graph.state.iter().map(ChannelName::as_str).collect();
     InvalidUpdate::UnknownChannel {

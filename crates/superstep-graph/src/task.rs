@@ -180,16 +180,24 @@ impl NodeOutput {
 }
 
 /// An optional value in which null is a value and absent is absent.
-pub(crate) mod some {
+pub mod some {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
     use serde_json::Value;
 
     #[expect(clippy::ref_option, reason = "the signature that serde's `with` calls")]
-    pub(crate) fn serialize<S: Serializer>(value: &Option<Value>, s: S) -> Result<S::Ok, S::Error> {
+    /// Writes the value.
+    ///
+    /// # Errors
+    /// If the serializer fails.
+    pub fn serialize<S: Serializer>(value: &Option<Value>, s: S) -> Result<S::Ok, S::Error> {
         value.serialize(s)
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Value>, D::Error> {
+    /// Reads a value that is there, null or not.
+    ///
+    /// # Errors
+    /// If the deserializer fails.
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Option<Value>, D::Error> {
         Value::deserialize(d).map(Some)
     }
 }

@@ -12,11 +12,13 @@ mod round;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
-use superstep_graph::{Delta, InterruptId, Lineage, NodeName, Task, TaskId};
+use superstep_graph::{Delta, InterruptId, Lineage, NodeName, Source, Task, TaskId, Write};
 
 use crate::{
     ids::{Dispatch, GraphId, RunId, ThreadId, UnixMillis},
-    record::{CommandRef, Profile, RecordBody, RunError, TaskResult},
+    record::{
+        Base, CommandRef, Goto, Profile, Record, RecordBody, RunError, TaskResult, Terms, Update,
+    },
     refusal::Refusal,
     state::ThreadState,
 };
@@ -43,6 +45,75 @@ pub struct Start {
     pub config: Map<String, Value>,
     /// Kept with the thread.
     pub metadata: Map<String, Value>,
+    /// What else it is given.
+    pub terms: Terms,
+    /// The checkpoint to go on from, if not the last one.
+    pub at: Option<Box<Base>>,
+}
+
+/// A run that goes on with what waits: answers, and what is changed before.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Resume {
+    /// Who asks.
+    pub command: CommandRef,
+    /// The run that it begins.
+    pub run: RunId,
+    /// The answers, if any.
+    pub answers: Option<Answers>,
+    /// An update of the checkpoint as it stands; null for none.
+    pub update: Value,
+    /// Where to go from it, beside what waits.
+    pub goto: Vec<Goto>,
+    /// How many supersteps the run may take; as many as the one before otherwise.
+    pub recursion_limit: Option<u32>,
+    /// What else it is given.
+    pub terms: Terms,
+    /// The checkpoint to go on from, if not the last one.
+    pub at: Option<Box<Base>>,
+}
+
+impl Resume {
+    /// Answers, and nothing else.
+    pub fn new(command: CommandRef, run: RunId, answers: Answers) -> Self {
+        Self {
+            command,
+            run,
+            answers: Some(answers),
+            update: Value::Null,
+            goto: Vec::new(),
+            recursion_limit: None,
+            terms: Terms::default(),
+            at: None,
+        }
+    }
+}
+
+/// An update of the state from outside.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StateUpdate {
+    /// Who asks.
+    pub command: CommandRef,
+    /// The update.
+    pub update: Update,
+    /// More updates of the same superstep.
+    pub more: Vec<Update>,
+    /// The place of the subgraph that is updated: nodes from the outside in.
+    pub subgraph: Vec<NodeName>,
+    /// The checkpoint to update, if not the last one.
+    pub at: Option<Box<Base>>,
+}
+
+impl StateUpdate {
+    /// One update of the last checkpoint.
+    pub fn new(command: CommandRef, values: Value, as_node: Option<NodeName>) -> Self {
+        Self {
+            command,
+            update: Update { values, as_node },
+            more: Vec::new(),
+            subgraph: Vec::new(),
+            at: None,
+        }
+    }
 }
 
 /// What a resume carries.
@@ -50,7 +121,7 @@ pub struct Start {
 pub enum Answers {
     /// One value for the one open question.
     Plain(Value),
-    /// Values by question; never empty.
+    /// Values by question.
     ById(BTreeMap<InterruptId, Value>),
 }
 
@@ -85,6 +156,47 @@ pub struct Superstep {
     pub tasks: Vec<Task>,
     /// The lineage that the tasks were planned with.
     pub lineage: Lineage,
+    /// Whether a channel of the graph's output was written.
+    pub output: bool,
+    /// Whether a breakpoint stops the run here.
+    pub stop: Stop,
+}
+
+/// Whether a breakpoint stops a run after a checkpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stop {
+    /// None does.
+    #[default]
+    No,
+    /// One after a task that made the checkpoint.
+    After,
+    /// One before a task that it triggers.
+    Before,
+}
+
+/// What an update made of the state.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Updated {
+    /// The node it was made as.
+    pub as_node: NodeName,
+    /// What it counts as: an update, a copy, or an input.
+    pub source: Source,
+    /// What the graph made of it.
+    pub superstep: Superstep,
+    /// A task that it was made for, which counts as having written it.
+    pub task: Option<(TaskId, Vec<Write>)>,
+}
+
+impl Updated {
+    /// An update made as `as_node`.
+    pub fn new(as_node: NodeName, superstep: Superstep) -> Self {
+        Self {
+            as_node,
+            source: Source::Update,
+            superstep,
+            task: None,
+        }
+    }
 }
 
 /// Something that happened, or that someone asks for.
@@ -93,14 +205,16 @@ pub struct Superstep {
 pub enum Event {
     /// A run is to begin.
     Start(Box<Start>),
-    /// Questions are answered.
-    Resume {
-        /// Who answers.
+    /// What waits is to go on: questions are answered, or the state is changed first.
+    Resume(Box<Resume>),
+    /// A thread is to be made without a run, to be updated.
+    Create {
+        /// Who asks.
         command: CommandRef,
-        /// The run that it begins.
-        run: RunId,
-        /// The answers.
-        answers: Answers,
+        /// The graph and version it is of.
+        graph: GraphId,
+        /// How it decides.
+        profile: Profile,
     },
     /// What runs or waits is to be cancelled.
     Cancel {
@@ -110,14 +224,7 @@ pub enum Event {
         reason: Option<String>,
     },
     /// The state is to be updated.
-    Update {
-        /// Who asks.
-        command: CommandRef,
-        /// The update.
-        values: Value,
-        /// The node it is made as.
-        as_node: Option<NodeName>,
-    },
+    Update(Box<StateUpdate>),
     /// What failed or was cancelled is to run again.
     Retry {
         /// Who asks.
@@ -150,8 +257,24 @@ pub enum Event {
     UpdateApplied {
         /// The dispatch that asked for it.
         dispatch: Dispatch,
-        /// The node it was made as and what the graph made of it, or why it cannot be applied.
-        superstep: Result<(NodeName, Superstep), String>,
+        /// What it made, or why it cannot be applied.
+        superstep: Result<Box<Updated>, String>,
+    },
+    /// A worker of the graph updated the state of a task's subgraph.
+    ChildUpdated {
+        /// The dispatch that asked for it.
+        dispatch: Dispatch,
+        /// The task.
+        task: TaskId,
+        /// What was done to its subgraph.
+        child: Vec<Record>,
+    },
+    /// A worker of the graph prepared a run.
+    CommandApplied {
+        /// The dispatch that asked for it.
+        dispatch: Dispatch,
+        /// What the graph made of it, or why it cannot be applied.
+        superstep: Result<Superstep, String>,
     },
     /// A deadline of a question was reached.
     DeadlineReached {
@@ -199,33 +322,35 @@ pub fn decide(
         (None, Event::Start(start)) => command::start_new(start),
         (Some(state), Event::Start(start)) => command::start(state, start),
         (
-            Some(state),
-            Event::Resume {
+            None,
+            Event::Create {
                 command,
-                run,
-                answers,
+                graph,
+                profile,
             },
-        ) => answer::resume(state, command, run, answers, now),
+        ) => Verdict::Append(RecordBody::Created {
+            command: command.clone(),
+            graph: graph.clone(),
+            profile: *profile,
+        }),
+        // Somebody was faster; the thread is there, which is all that was asked.
+        (Some(_), Event::Create { .. }) => Verdict::Nothing(Nothing::Late),
+        (Some(state), Event::Resume(resume)) => answer::resume(state, resume, now),
         (Some(state), Event::Cancel { command, reason }) => {
             command::cancel(state, command, reason.clone())
         }
-        (
-            Some(state),
-            Event::Update {
-                command,
-                values,
-                as_node,
-            },
-        ) => command::update(state, command, values, as_node.clone()),
-        (Some(state), Event::Retry { command, run }) => command::retry(state, command, run),
+        (Some(state), Event::Update(update)) => command::update(state, update),
+        (Some(state), Event::Retry { command, run }) => {
+            command::retry(state, command, run, None, &Terms::default())
+        }
         (Some(_), Event::Delete { command }) => Verdict::Append(RecordBody::Deleted {
             command: command.clone(),
         }),
         (
             None,
-            Event::Resume { .. }
+            Event::Resume(_)
             | Event::Cancel { .. }
-            | Event::Update { .. }
+            | Event::Update(_)
             | Event::Retry { .. }
             | Event::Delete { .. },
         ) => Verdict::Refuse(Refusal::UnknownThread {
@@ -253,6 +378,21 @@ pub fn decide(
                 superstep,
             },
         ) => round::update_applied(state, *dispatch, superstep),
+        (
+            Some(state),
+            Event::CommandApplied {
+                dispatch,
+                superstep,
+            },
+        ) => round::command_applied(state, *dispatch, superstep),
+        (
+            Some(state),
+            Event::ChildUpdated {
+                dispatch,
+                task,
+                child,
+            },
+        ) => round::child_updated(state, *dispatch, task, child),
         (Some(state), Event::DeadlineReached { interrupt }) => {
             answer::deadline(state, interrupt, now)
         }
@@ -262,6 +402,8 @@ pub fn decide(
             Event::RoundEnded { .. }
             | Event::InputTaken { .. }
             | Event::UpdateApplied { .. }
+            | Event::ChildUpdated { .. }
+            | Event::CommandApplied { .. }
             | Event::DeadlineReached { .. },
         ) => Verdict::Nothing(Nothing::Late),
     }

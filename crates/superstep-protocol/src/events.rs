@@ -68,6 +68,11 @@ pub enum EventData {
         /// Why not.
         refusal: Refusal,
     },
+    /// As `UpdateRefused`, of a resume.
+    ResumeRefused {
+        /// Why not.
+        refusal: Refusal,
+    },
     /// The state was updated from outside.
     StateUpdated,
     /// The thread was deleted.
@@ -87,6 +92,7 @@ impl EventData {
             Self::InterruptExpired { .. } => "interrupt_expired",
             Self::ResumeAccepted { .. } => "resume_accepted",
             Self::UpdateRefused { .. } => "update_refused",
+            Self::ResumeRefused { .. } => "resume_refused",
             Self::StateUpdated => "state_updated",
             Self::ThreadDeleted => "thread_deleted",
         }
@@ -123,10 +129,32 @@ pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
     let mut told = Vec::new();
     let mut command: Option<&CommandRef> = None;
     match &record.body {
-        RecordBody::Started { command: by, .. } | RecordBody::Retried { command: by, .. } => {
+        RecordBody::Started { command: by, .. } => {
             command = Some(by);
             told.push(EventData::RunStarted);
         }
+        RecordBody::Retried { command: by, .. } => {
+            command = Some(by);
+            told.push(EventData::RunStarted);
+            told.extend(completed_at_once(after));
+        }
+        RecordBody::Commanded {
+            command: by,
+            answers,
+            offer,
+            ..
+        } => {
+            command = Some(by);
+            told.push(if answers.is_empty() && offer.is_none() {
+                EventData::RunStarted
+            } else {
+                EventData::ResumeAccepted {
+                    answers: answers.clone(),
+                }
+            });
+        }
+        RecordBody::Amended(_) => told.extend(completed_at_once(after)),
+        RecordBody::ChildUpdated { .. } => told.push(EventData::StateUpdated),
         RecordBody::Committed(committed) => match &committed.then {
             Then::Run => {}
             Then::Complete => {
@@ -135,6 +163,7 @@ pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
                 });
             }
             Then::Wait => told.push(EventData::StateUpdated),
+            Then::Break => told.push(EventData::RunStopped),
             Then::Fail(error) => told.push(EventData::RunFailed {
                 error: error.clone(),
             }),
@@ -160,16 +189,21 @@ pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
             told.push(EventData::ResumeAccepted {
                 answers: answers.clone(),
             });
+            told.extend(completed_at_once(after));
         }
-        RecordBody::UpdateAsked { .. } => {}
+        RecordBody::UpdateAsked { .. } | RecordBody::Created { .. } => {}
         RecordBody::Declined {
             command: by,
             refusal,
+            resume,
             ..
         } => {
             command = Some(by);
-            told.push(EventData::UpdateRefused {
-                refusal: refusal.clone(),
+            let refusal = refusal.clone();
+            told.push(if *resume {
+                EventData::ResumeRefused { refusal }
+            } else {
+                EventData::UpdateRefused { refusal }
             });
         }
         RecordBody::Cancelled {
@@ -202,6 +236,7 @@ pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
         RecordBody::Interrupted(parked) | RecordBody::Failed(parked) => {
             parked.run.clone().or_else(last)
         }
+        RecordBody::Commanded { run, .. } => Some(run.clone()),
         _ => last(),
     };
     told.into_iter()
@@ -215,6 +250,13 @@ pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
             data,
         })
         .collect()
+}
+
+/// The end of a run that found nothing to do.
+fn completed_at_once(after: &ThreadState) -> Option<EventData> {
+    (!after.is_busy()).then(|| EventData::RunCompleted {
+        values: after.visible_values(),
+    })
 }
 
 /// The questions that this record opened.

@@ -4,16 +4,18 @@
 //! It decides nothing and refuses nothing but a log that is not one: a gap, or a record that
 //! cannot follow. Whether a record may be appended is `decide`'s business.
 
+use serde_json::Value;
 use superstep_graph::{Checkpoint, InterruptId, Lineage, Source, TaskId};
 
 use crate::{
     ids::{CommandId, Dispatch, Head, RunId, ThreadId},
     record::{
-        CommandRef, Committed, Parked, Raised, Record, RecordBody, RunError, TaskResult, Then,
+        Amended, Base, CommandRef, Committed, Parked, Raised, Record, RecordBody, RunError,
+        TaskResult, Terms, Then,
     },
     state::{
-        Answer, Asked, CLOSED_QUESTIONS_MAX, Closed, Decision, Progress, Question, Run, TaskState,
-        ThreadState, value_digest,
+        Answer, Asked, AskedCommand, CLOSED_QUESTIONS_MAX, Closed, Decision, NEVER_OPENED,
+        Progress, Question, Run, TaskState, ThreadState, value_digest,
     },
     status::RunStatus,
 };
@@ -62,6 +64,11 @@ pub fn fold(
                 graph,
                 profile,
                 ..
+            }
+            | RecordBody::Created {
+                command,
+                graph,
+                profile,
             },
             state,
         ) if fresh => {
@@ -85,6 +92,8 @@ pub fn fold(
                 untold,
                 closed: Vec::new(),
                 deleted: false,
+                offer: None,
+                kept: std::collections::BTreeMap::new(),
             }
         }
         (_, Some(state)) if !state.deleted => state,
@@ -105,15 +114,16 @@ pub fn fold(
 /// Whether a record makes events; see `events`.
 pub(crate) fn makes_events(body: &RecordBody) -> bool {
     match body {
-        RecordBody::Committed(committed) => {
-            matches!(committed.then, Then::Complete | Then::Wait | Then::Fail(_))
-        }
-        RecordBody::UpdateAsked { .. } => false,
+        RecordBody::Committed(committed) => !matches!(committed.then, Then::Run),
+        RecordBody::Amended(amended) => amended.tasks.is_empty(),
+        RecordBody::UpdateAsked { .. } | RecordBody::Created { .. } => false,
         RecordBody::Started { .. }
         | RecordBody::Interrupted(_)
         | RecordBody::Failed(_)
         | RecordBody::Resumed { .. }
         | RecordBody::Retried { .. }
+        | RecordBody::Commanded { .. }
+        | RecordBody::ChildUpdated { .. }
         | RecordBody::Declined { .. }
         | RecordBody::Cancelled { .. }
         | RecordBody::DeadlinePassed { .. }
@@ -132,6 +142,8 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             recursion_limit,
             config,
             metadata,
+            terms,
+            at,
             ..
         } => {
             give_up_questions(state, "new input");
@@ -139,17 +151,22 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             state.graph = graph.clone();
             state.metadata.extend(metadata.clone());
             state.checkpoint.untracked.clear();
+            state.offer = None;
             state.applied.push(command.id.clone());
             let asked = Asked::Input {
                 input: input.clone(),
             };
-            state.decision = Some(Decision {
-                dispatch: head,
-                asked,
-            });
-            begin_run(state, run, command, *recursion_limit, config.clone());
+            decide_on(state, head, asked, at.clone());
+            let step = at
+                .as_ref()
+                .map_or(state.checkpoint.step, |at| at.checkpoint.step);
+            let settings = (*recursion_limit, config.clone(), terms.clone());
+            begin_run(state, run, command, step, settings);
         }
+        // All there is of it was made above.
+        RecordBody::Created { .. } => {}
         RecordBody::Committed(committed) => commit(state, record, committed),
+        RecordBody::Amended(amended) => amend(state, record, amended),
         RecordBody::Interrupted(parked) => {
             park(state, record, parked);
             end_run(state, RunStatus::Success);
@@ -173,48 +190,87 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             run,
             answers,
             tasks,
+            offer,
+            recursion_limit,
+            terms,
         } => {
             forget_untracked(state);
             for (id, value) in answers {
                 answer(state, record, command, id, value.clone());
             }
             state.applied.push(command.id.clone());
-            continue_run(state, run, command);
+            state.offer.clone_from(offer);
+            continue_run(state, run, command, *recursion_limit, terms);
             open_round(state, head, run, tasks);
+            close_or_end(state, head);
         }
         RecordBody::Retried {
             command,
             run,
             tasks,
+            recursion_limit,
+            terms,
         } => {
             forget_untracked(state);
             state.applied.push(command.id.clone());
-            continue_run(state, run, command);
-            if tasks.is_empty() {
-                state.decision = Some(Decision {
-                    dispatch: head,
-                    asked: Asked::Close,
-                });
-            }
+            state.offer = None;
+            continue_run(state, run, command, *recursion_limit, terms);
             open_round(state, head, run, tasks);
+            close_or_end(state, head);
+        }
+        RecordBody::Commanded {
+            command,
+            run,
+            answers,
+            offer,
+            update,
+            goto,
+            at,
+            recursion_limit,
+            terms,
+        } => {
+            state.applied.push(command.id.clone());
+            let asked = Asked::Command(Box::new(AskedCommand {
+                command: command.clone(),
+                run: run.clone(),
+                answers: answers.clone(),
+                offer: offer.clone(),
+                update: update.clone(),
+                goto: goto.clone(),
+                recursion_limit: *recursion_limit,
+                terms: terms.clone(),
+            }));
+            decide_on(state, head, asked, at.clone());
         }
         RecordBody::UpdateAsked {
             command,
             values,
             as_node,
+            more,
+            at,
+            subgraph,
         } => {
             // Part of the lineage of what it leads to: after an update questions are new ones.
             state.applied.push(command.id.clone());
-            let (command, values, as_node) = (command.clone(), values.clone(), as_node.clone());
             let asked = Asked::Update {
-                command,
-                values,
-                as_node,
+                command: command.clone(),
+                values: values.clone(),
+                as_node: as_node.clone(),
+                more: more.clone(),
+                subgraph: subgraph.clone(),
             };
-            state.decision = Some(Decision {
-                dispatch: head,
-                asked,
-            });
+            decide_on(state, head, asked, at.clone());
+        }
+        RecordBody::ChildUpdated {
+            closes,
+            task,
+            child,
+        } => {
+            if let Some(at) = state.tasks.iter().position(|known| known.task.id == *task) {
+                give_up_task_questions(state, at, "the state of its subgraph was updated");
+                extend_log(&mut state.tasks[at].child, child);
+            }
+            close(state, *closes);
         }
         RecordBody::Declined {
             closes, command, ..
@@ -243,6 +299,8 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             give_up_questions(state, "deleted");
             drop_rounds(state);
             state.tasks.clear();
+            state.kept.clear();
+            state.offer = None;
             let untold = std::mem::take(&mut state.untold);
             state.checkpoint = Checkpoint::empty(state.checkpoint.lineage.clone());
             state.saved = None;
@@ -259,10 +317,94 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
     }
 }
 
+/// Asks a worker of the graph to decide.
+fn decide_on(state: &mut ThreadState, dispatch: Dispatch, asked: Asked, at: Option<Box<Base>>) {
+    state.decision = Some(Decision {
+        dispatch,
+        asked,
+        at,
+    });
+}
+
+/// The decision that this dispatch asked for, which is made now.
+fn take_decision(state: &mut ThreadState, dispatch: Dispatch) -> Option<Decision> {
+    let mine = |decision: &mut Decision| decision.dispatch == dispatch;
+    state.decision.take_if(mine)
+}
+
+/// A command applied to the checkpoint as it stands: its answers, then what it changes and the
+/// tasks that it adds. No step passes, and what other tasks did stays.
+fn amend(state: &mut ThreadState, record: &Record, amended: &Amended) {
+    let asked = take_decision(state, amended.closes);
+    if let Some(Asked::Command(asked)) = asked.map(|decision| decision.asked) {
+        forget_untracked(state);
+        for (id, value) in &asked.answers {
+            answer(state, record, &asked.command, id, value.clone());
+        }
+        state.offer = asked.offer;
+        let (run, command) = (&asked.run, &asked.command);
+        continue_run(state, run, command, asked.recursion_limit, &asked.terms);
+    }
+    state.checkpoint.merge(&amended.delta);
+    let mut before = std::mem::take(&mut state.tasks);
+    for task in &amended.tasks {
+        let known = before.iter().position(|known| known.task.id == task.id);
+        state.tasks.push(match known {
+            Some(at) => before.swap_remove(at),
+            None => TaskState {
+                added: true,
+                ..TaskState::planned(task.clone())
+            },
+        });
+    }
+    open_round(state, record.head, &amended.run, &amended.round);
+    close_or_end(state, record.head);
+}
+
+/// A run that found no task to run applies what is finished; without that it is over.
+fn close_or_end(state: &mut ThreadState, head: Head) {
+    if state.is_busy() {
+        return;
+    }
+    if !state.tasks.is_empty() && state.unfinished().next().is_none() {
+        decide_on(state, head, Asked::Close, None);
+    } else {
+        set_status(state, RunStatus::Success);
+    }
+}
+
+/// Adds records to a log; those that were there under the same versions are gone.
+fn extend_log(log: &mut Vec<Record>, new: &[Record]) {
+    if let Some(first) = new.first() {
+        log.retain(|record| record.head.version < first.head.version);
+        log.extend_from_slice(new);
+    }
+}
+
 fn commit(state: &mut ThreadState, record: &Record, committed: &Committed) {
-    let run = state.rounds.get(&committed.closes).cloned();
+    let mut run = state.rounds.get(&committed.closes).cloned();
+    let decision = take_decision(state, committed.closes);
+    if let Some(Decision { asked, at, .. }) = decision {
+        if let Some(base) = at {
+            state.checkpoint = base.checkpoint;
+            state.saved = Some(base.saved);
+        }
+        // A copy of a checkpoint begins the run that was asked for; an input has begun its own.
+        if let Asked::Command(asked) = asked {
+            let limit = asked.recursion_limit;
+            continue_run(state, &asked.run, &asked.command, limit, &asked.terms);
+            run = Some(asked.run);
+        }
+    }
     close(state, committed.closes);
     drop_rounds(state);
+    state.offer = None;
+    for (node, kept) in &committed.kept {
+        state.kept.insert(node.clone(), kept.clone());
+    }
+    if let Some(run) = &mut state.run {
+        run.shows |= committed.output;
+    }
     let why = match committed.source {
         Source::Update => "the state was updated",
         Source::Input | Source::Loop | Source::Fork => "its task finished without it",
@@ -277,12 +419,7 @@ fn commit(state: &mut ThreadState, record: &Record, committed: &Committed) {
     state.tasks = committed
         .tasks
         .iter()
-        .map(|task| TaskState {
-            task: task.clone(),
-            progress: Progress::Waiting,
-            error: None,
-            questions: Vec::new(),
-        })
+        .map(|task| TaskState::planned(task.clone()))
         .collect();
     let run = run.or_else(|| state.run.as_ref().map(|run| run.id.clone()));
     match &committed.then {
@@ -299,7 +436,7 @@ fn commit(state: &mut ThreadState, record: &Record, committed: &Committed) {
                 run.status = RunStatus::Running;
             }
         }
-        Then::Complete => set_status(state, RunStatus::Success),
+        Then::Complete | Then::Break => set_status(state, RunStatus::Success),
         Then::Wait => {
             // An update ends no run, but a thread that failed and was mended waits again.
             if let Some(run) = &mut state.run
@@ -325,28 +462,49 @@ fn park(state: &mut ThreadState, record: &Record, parked: &Parked) {
         if let TaskResult::Failed { error, .. } = result {
             state.tasks[at].error = Some(error.clone());
         }
+        extend_log(&mut state.tasks[at].child, result.child());
         match result {
-            // Of the second kind the node itself returned and only a path of it failed: LangGraph
-            // keeps its writes and does not run it again, and so do we.
-            TaskResult::Finished { writes }
-            | TaskResult::Failed {
+            TaskResult::Finished {
+                writes,
+                handled,
+                keeps,
+            } => {
+                give_up_task_questions(state, at, "its task finished without it");
+                if handled.is_some() {
+                    state.tasks[at].error.clone_from(handled);
+                }
+                state.tasks[at].progress = Progress::Finished {
+                    writes: writes.clone(),
+                    handled: handled.clone(),
+                    keeps: keeps.clone(),
+                };
+            }
+            // The node itself returned and only a path of it failed: LangGraph keeps its writes
+            // and does not run it again, and so do we.
+            TaskResult::Failed {
                 writes: Some(writes),
                 ..
             } => {
                 give_up_task_questions(state, at, "its task finished without it");
                 state.tasks[at].progress = Progress::Finished {
                     writes: writes.clone(),
+                    handled: None,
+                    keeps: None,
                 };
             }
             TaskResult::Failed {
                 error,
                 writes: None,
+                took,
+                ..
             } => {
+                take_offered(state, at, record, took);
                 state.tasks[at].progress = Progress::Failed {
                     error: error.clone(),
                 };
             }
-            TaskResult::Interrupted { raised } => {
+            TaskResult::Interrupted { raised, took, .. } => {
+                take_offered(state, at, record, took);
                 state.tasks[at].progress = Progress::Waiting;
                 raise(state, at, record, raised);
             }
@@ -355,13 +513,47 @@ fn park(state: &mut ThreadState, record: &Record, parked: &Parked) {
     close(state, parked.closes);
 }
 
+/// The answer that was offered to whoever asks first went to these questions: it is replayed to
+/// them like any other.
+fn take_offered(state: &mut ThreadState, at: usize, record: &Record, took: &[(usize, Value)]) {
+    let Some(run) = state.run.as_ref().filter(|_| !took.is_empty()) else {
+        return;
+    };
+    let (command, sender) = (run.command.id.clone(), run.command.sender.clone());
+    let task = &mut state.tasks[at];
+    for (index, value) in took {
+        task.questions.retain(|question| question.index != *index);
+        task.questions.push(Question {
+            id: InterruptId::of(&task.task.id, *index),
+            index: *index,
+            payload: Value::Null,
+            opened_at: record.time,
+            opened_by: NEVER_OPENED,
+            expires_at: None,
+            answer: Some(Answer {
+                value: value.clone(),
+                at: record.time,
+                command: command.clone(),
+                sender: sender.clone(),
+            }),
+        });
+    }
+    task.questions.sort_by_key(|question| question.index);
+    state.offer = None;
+}
+
 /// Opens the questions that are new, keeps those that are asked again, and gives up those that
 /// the node no longer asks.
 fn raise(state: &mut ThreadState, at: usize, record: &Record, raised: &[Raised]) {
-    let task = &state.tasks[at];
-    let asked_no_more: Vec<InterruptId> = task
+    let task = state.tasks[at].task.id.clone();
+    let id_of = |raised: &Raised| match &raised.id {
+        Some(id) => id.clone(),
+        None => InterruptId::of(&task, raised.index),
+    };
+    let asked: Vec<InterruptId> = raised.iter().map(id_of).collect();
+    let asked_no_more: Vec<InterruptId> = state.tasks[at]
         .open_questions()
-        .filter(|question| raised.iter().all(|raised| raised.index != question.index))
+        .filter(|question| !asked.contains(&question.id))
         .map(|question| question.id.clone())
         .collect();
     for id in asked_no_more {
@@ -377,16 +569,18 @@ fn raise(state: &mut ThreadState, at: usize, record: &Record, raised: &[Raised])
             .retain(|question| question.id != id);
     }
     let task = &mut state.tasks[at];
-    for raised in raised {
-        if task
-            .questions
-            .iter()
-            .any(|question| question.index == raised.index)
-        {
+    for (raised, id) in raised.iter().zip(asked) {
+        let known = task.questions.iter_mut().find(|known| known.id == id);
+        if let Some(known) = known {
+            // Asked again in other words: those are what people are to see.
+            if known.answer.is_none() && known.payload != raised.payload {
+                known.payload = raised.payload.clone();
+                known.opened_by = record.head.version;
+            }
             continue;
         }
         task.questions.push(Question {
-            id: InterruptId::of(&task.task.id, raised.index),
+            id,
             index: raised.index,
             payload: raised.payload.clone(),
             opened_at: record.time,
@@ -403,7 +597,7 @@ fn answer(
     record: &Record,
     command: &CommandRef,
     id: &InterruptId,
-    value: serde_json::Value,
+    value: Value,
 ) {
     let closed = Closed::Answered {
         at: record.time,
@@ -463,36 +657,49 @@ fn forget_untracked(state: &mut ThreadState) {
     }
 }
 
+/// What a run is given: how many supersteps it may take, values that nodes may read, and terms.
+type Settings = (u32, serde_json::Map<String, Value>, Terms);
+
+/// Begins a run on a checkpoint of `step`.
 fn begin_run(
     state: &mut ThreadState,
     id: &RunId,
     command: &CommandRef,
-    recursion_limit: u32,
-    config: serde_json::Map<String, serde_json::Value>,
+    step: i64,
+    (recursion_limit, config, terms): Settings,
 ) {
     state.run = Some(Run {
         id: id.clone(),
         status: RunStatus::Pending,
-        stop: stop_of(state, recursion_limit),
+        stop: step + 1 + i64::from(recursion_limit) + 1,
         recursion_limit,
         config,
         error: None,
         command: command.clone(),
+        terms,
+        shows: false,
     });
 }
 
-/// A resume or retry begins a new run with the settings of the one before.
-fn continue_run(state: &mut ThreadState, id: &RunId, command: &CommandRef) {
+/// A resume or retry begins a new run with the values of the one before.
+fn continue_run(
+    state: &mut ThreadState,
+    id: &RunId,
+    command: &CommandRef,
+    recursion_limit: Option<u32>,
+    terms: &Terms,
+) {
     let (limit, config) = match state.run.take() {
         Some(run) => (run.recursion_limit, run.config),
         None => (crate::decide::RECURSION_LIMIT, serde_json::Map::new()),
     };
-    begin_run(state, id, command, limit, config);
-    set_status(state, RunStatus::Running);
-}
-
-fn stop_of(state: &ThreadState, recursion_limit: u32) -> i64 {
-    state.checkpoint.step + 1 + i64::from(recursion_limit) + 1
+    let settings = (recursion_limit.unwrap_or(limit), config, terms.clone());
+    let step = state.checkpoint.step;
+    begin_run(state, id, command, step, settings);
+    if let Some(run) = &mut state.run {
+        run.status = RunStatus::Running;
+        run.shows = true;
+    }
 }
 
 fn set_status(state: &mut ThreadState, status: RunStatus) {

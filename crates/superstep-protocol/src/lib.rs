@@ -16,8 +16,8 @@ mod state;
 mod status;
 
 pub use decide::{
-    Answers, Closing, Event, Nothing, RECURSION_LIMIT, Start, Superstep, Verdict, close_with,
-    decide,
+    Answers, Closing, Event, Nothing, RECURSION_LIMIT, Resume, Start, StateUpdate, Stop, Superstep,
+    Updated, Verdict, close_with, decide,
 };
 pub use events::{EventData, ThreadEvent, event_id, events};
 pub use fold::{FoldError, fold};
@@ -27,12 +27,13 @@ pub use ids::{
 };
 pub use obligations::{Obligation, obligations};
 pub use record::{
-    CommandRef, Committed, Parked, Profile, Raised, Record, RecordBody, RunError, TaskResult, Then,
-    Trace, TracedWrite,
+    Amended, Base, CommandRef, Committed, Durability, Goto, Parked, Profile, Raised, Record,
+    RecordBody, RunError, TaskResult, Terms, Then, Trace, TracedWrite, Update,
 };
 pub use refusal::Refusal;
 pub use state::{
-    Answer, Asked, CLOSED_QUESTIONS_MAX, Closed, Decision, Progress, Question, Run, TaskState,
-    ThreadState, checkpoint_id, is_internal, value_digest, version_of_checkpoint,
+    Answer, Asked, AskedCommand, CLOSED_QUESTIONS_MAX, Closed, Decision, NEVER_OPENED, Progress,
+    Question, Run, TaskState, ThreadState, checkpoint_id, is_internal, value_digest,
+    version_of_checkpoint,
 };
 pub use status::{ParseThreadStatusError, RunStatus, ThreadStatus};

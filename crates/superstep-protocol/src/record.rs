@@ -7,7 +7,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use superstep_graph::{Delta, InterruptId, Lineage, NodeName, Source, Task, TaskId, Write};
+use superstep_graph::{
+    Breakpoints, Checkpoint, Delta, InterruptId, Lineage, NodeName, Send, Source, Target, Task,
+    TaskId, Write,
+};
 
 use crate::{
     ids::{CommandId, Dispatch, GraphId, Head, RunId, UnixMillis},
@@ -56,11 +59,101 @@ pub struct RunError {
     pub task: Option<TaskId>,
 }
 
+/// When a run writes what it did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Durability {
+    /// Each superstep is a checkpoint of the history (LangGraph's `sync` and `async`).
+    #[default]
+    Sync,
+    /// Each superstep is stored all the same, but the history shows the run's last one only.
+    Exit,
+}
+
+/// What a run is given beside its input; a resume or retry has its own.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Terms {
+    /// Stops before these nodes, instead of where the graph says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interrupt_before: Option<Breakpoints>,
+    /// Stops after these nodes, instead of where the graph says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interrupt_after: Option<Breakpoints>,
+    /// When it writes what it did.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub durability: Durability,
+}
+
+impl Terms {
+    /// Whether nothing is said.
+    pub fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// A checkpoint to go on from instead of the last one, with all that must be known of it: what
+/// follows it is a branch of its own, and no reader has to look for it further back.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Base {
+    /// The record that saved it, and when.
+    pub saved: (Head, UnixMillis),
+    /// The channels.
+    pub checkpoint: Checkpoint,
+    /// What it triggered, in plan order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<Task>,
+}
+
+/// One update of the state from outside.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Update {
+    /// The values by channel.
+    pub values: Value,
+    /// The node it is made as; the one that ran last otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub as_node: Option<NodeName>,
+}
+
+/// A target of a goto as data: a node's name or a packet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Goto {
+    /// A node.
+    Node(NodeName),
+    /// A packet.
+    Send(Send),
+}
+
+impl From<Goto> for Target {
+    fn from(goto: Goto) -> Self {
+        match goto {
+            Goto::Node(node) => Self::Node(node),
+            Goto::Send(send) => Self::Send(send),
+        }
+    }
+}
+
+impl From<Target> for Goto {
+    fn from(target: Target) -> Self {
+        match target {
+            Target::Node(node) => Self::Node(node),
+            Target::Send(send) => Self::Send(send),
+        }
+    }
+}
+
 /// A question as a task raised it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Raised {
     /// Its place among the questions of its task, from 0.
     pub index: usize,
+    /// Its id, if a subgraph of the task asks it; else it follows from the task and the place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<InterruptId>,
     /// What it asks.
     pub payload: Value,
     /// Until when it can be answered.
@@ -76,11 +169,24 @@ pub enum TaskResult {
     Finished {
         /// In order.
         writes: Vec<Write>,
+        /// How the node failed, if an error handler wrote this in its place.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        handled: Option<RunError>,
+        /// The state of its subgraph, if that outlives the call.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        keeps: Option<Box<ThreadState>>,
     },
     /// The node waits for answers.
     Interrupted {
-        /// Every question that is unanswered, by its index; never empty.
+        /// Every question that is unanswered, by its index; empty only if a subgraph stopped at
+        /// a breakpoint.
         raised: Vec<Raised>,
+        /// Questions that took the answer that was offered to whoever asks first, by index.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        took: Vec<(usize, Value)>,
+        /// What its subgraph did in this round.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        child: Vec<Record>,
     },
     /// The node failed for good.
     Failed {
@@ -89,7 +195,51 @@ pub enum TaskResult {
         /// What it wrote, if the node itself returned and only a path of it failed.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         writes: Option<Vec<Write>>,
+        /// Questions that took the answer that was offered to whoever asks first, by index.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        took: Vec<(usize, Value)>,
+        /// What its subgraph did in this round.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        child: Vec<Record>,
     },
+}
+
+impl TaskResult {
+    /// A node that returned: its writes.
+    pub fn finished(writes: Vec<Write>) -> Self {
+        Self::Finished {
+            writes,
+            handled: None,
+            keeps: None,
+        }
+    }
+
+    /// A node that asks.
+    pub fn interrupted(raised: Vec<Raised>) -> Self {
+        Self::Interrupted {
+            raised,
+            took: Vec::new(),
+            child: Vec::new(),
+        }
+    }
+
+    /// A node that failed, with what it wrote if only a path of it did.
+    pub fn failed(error: RunError, writes: Option<Vec<Write>>) -> Self {
+        Self::Failed {
+            error,
+            writes,
+            took: Vec::new(),
+            child: Vec::new(),
+        }
+    }
+
+    /// What the task's subgraph did in this round, if the call is not over.
+    pub fn child(&self) -> &[Record] {
+        match self {
+            Self::Finished { .. } => &[],
+            Self::Interrupted { child, .. } | Self::Failed { child, .. } => child,
+        }
+    }
 }
 
 /// What comes after a checkpoint.
@@ -102,6 +252,8 @@ pub enum Then {
     Complete,
     /// Its tasks wait for a command, as after a state update.
     Wait,
+    /// Its tasks wait: the run stops at a breakpoint.
+    Break,
     /// The run ends in error although the checkpoint is good, as at the recursion limit.
     Fail(RunError),
 }
@@ -115,6 +267,9 @@ pub struct Trace {
     /// Its writes to channels of the state, in order.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub wrote: Vec<TracedWrite>,
+    /// How the node failed, if an error handler wrote this in its place.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handled: Option<RunError>,
 }
 
 /// One write of a [`Trace`].
@@ -154,6 +309,30 @@ pub struct Committed {
     /// What its tasks wrote, in plan order of the superstep.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub traces: Vec<Trace>,
+    /// Whether a channel of the graph's output was written.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub output: bool,
+    /// The states of subgraphs that outlive their calls, by node, where they changed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub kept: BTreeMap<NodeName, Box<ThreadState>>,
+}
+
+/// A command applied to the checkpoint as it stands: no step passes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Amended {
+    /// The dispatch that it answers.
+    pub closes: Dispatch,
+    /// The run that goes on.
+    pub run: RunId,
+    /// What changed.
+    pub delta: Delta,
+    /// What the checkpoint triggers now, in plan order; those that were there before keep what
+    /// they did.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tasks: Vec<Task>,
+    /// Those of them that run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub round: Vec<TaskId>,
 }
 
 /// A round that ended without a checkpoint: what finished is parked and not run again.
@@ -198,9 +377,27 @@ pub enum RecordBody {
         /// Kept with the thread.
         #[serde(default, skip_serializing_if = "Map::is_empty")]
         metadata: Map<String, Value>,
+        /// What else the run is given.
+        #[serde(default, skip_serializing_if = "Terms::is_default")]
+        terms: Terms,
+        /// The checkpoint that the input is for, if not the last one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<Box<Base>>,
+    },
+    /// A thread was made without a run, to be updated.
+    Created {
+        /// Who asked.
+        command: CommandRef,
+        /// The graph and version that run it.
+        graph: GraphId,
+        /// How the thread decides.
+        #[serde(default)]
+        profile: Profile,
     },
     /// A checkpoint.
     Committed(Box<Committed>),
+    /// A command was applied to the checkpoint as it stands, and its tasks run.
+    Amended(Box<Amended>),
     /// A round ended with open questions.
     Interrupted(Parked),
     /// A run ended in error; what finished is parked.
@@ -215,6 +412,19 @@ pub enum RecordBody {
         answers: BTreeMap<InterruptId, Value>,
         /// The tasks that run again.
         tasks: Vec<TaskId>,
+        /// An answer without a question: whoever asks first in the next superstep takes it.
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            with = "superstep_graph::some"
+        )]
+        offer: Option<Value>,
+        /// How many supersteps it may take; as many as the run before otherwise.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        recursion_limit: Option<u32>,
+        /// What else the run is given.
+        #[serde(default, skip_serializing_if = "Terms::is_default")]
+        terms: Terms,
     },
     /// What failed or was cancelled runs again.
     Retried {
@@ -224,6 +434,45 @@ pub enum RecordBody {
         run: RunId,
         /// The tasks that run again; empty if only the superstep's writes are applied again.
         tasks: Vec<TaskId>,
+        /// How many supersteps it may take; as many as the run before otherwise.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        recursion_limit: Option<u32>,
+        /// What else the run is given.
+        #[serde(default, skip_serializing_if = "Terms::is_default")]
+        terms: Terms,
+    },
+    /// A run begins that a worker of the graph has to prepare: an update or targets beside or
+    /// instead of answers, or a copy of an older checkpoint.
+    Commanded {
+        /// Who asked.
+        command: CommandRef,
+        /// The new run.
+        run: RunId,
+        /// The answers.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        answers: BTreeMap<InterruptId, Value>,
+        /// An answer without a question.
+        #[serde(
+            default,
+            skip_serializing_if = "Option::is_none",
+            with = "superstep_graph::some"
+        )]
+        offer: Option<Value>,
+        /// The update; null for none.
+        #[serde(default, skip_serializing_if = "Value::is_null")]
+        update: Value,
+        /// Where to go.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        goto: Vec<Goto>,
+        /// The checkpoint that is copied first, if any.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<Box<Base>>,
+        /// How many supersteps it may take; as many as the run before otherwise.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        recursion_limit: Option<u32>,
+        /// What else the run is given.
+        #[serde(default, skip_serializing_if = "Terms::is_default")]
+        terms: Terms,
     },
     /// A state update was accepted; a worker of the graph applies it.
     UpdateAsked {
@@ -234,6 +483,24 @@ pub enum RecordBody {
         /// The node it is made as.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         as_node: Option<NodeName>,
+        /// More updates of the same superstep.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        more: Vec<Update>,
+        /// The checkpoint that is updated, if not the last one.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<Box<Base>>,
+        /// The place of the subgraph that is updated: nodes from the outside in.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        subgraph: Vec<NodeName>,
+    },
+    /// The state of a task's subgraph was updated: the records that did it.
+    ChildUpdated {
+        /// The dispatch that it answers.
+        closes: Dispatch,
+        /// The task.
+        task: TaskId,
+        /// What was done to its subgraph.
+        child: Vec<Record>,
     },
     /// What was asked cannot be done; nothing changed.
     Declined {
@@ -243,6 +510,9 @@ pub enum RecordBody {
         command: CommandRef,
         /// Why not.
         refusal: Refusal,
+        /// Whether it was a resume; an update otherwise.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        resume: bool,
     },
     /// What ran and what waited was cancelled; finished supersteps stay.
     Cancelled {
@@ -269,12 +539,16 @@ impl RecordBody {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Started { .. } => "started",
+            Self::Created { .. } => "created",
             Self::Committed(_) => "committed",
+            Self::Amended(_) => "amended",
             Self::Interrupted(_) => "interrupted",
             Self::Failed(_) => "failed",
             Self::Resumed { .. } => "resumed",
             Self::Retried { .. } => "retried",
+            Self::Commanded { .. } => "commanded",
             Self::UpdateAsked { .. } => "update_asked",
+            Self::ChildUpdated { .. } => "child_updated",
             Self::Declined { .. } => "declined",
             Self::Cancelled { .. } => "cancelled",
             Self::DeadlinePassed { .. } => "deadline_passed",

@@ -3,7 +3,10 @@
 //! It is made by `fold` alone and serialized whole into snapshots. Statuses are derived here
 //! from facts; nothing is stored that another field says.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -11,12 +14,15 @@ use superstep_graph::{Checkpoint, InterruptId, Lineage, NodeName, Task, TaskId, 
 
 use crate::{
     ids::{CommandId, Dispatch, GraphId, Head, RunId, ThreadId, UnixMillis},
-    record::{CommandRef, Profile, RunError},
+    record::{Base, CommandRef, Goto, Profile, Record, RunError, Terms, Update},
     status::{RunStatus, ThreadStatus},
 };
 
 /// How many closed questions a thread remembers, to say who answered.
 pub const CLOSED_QUESTIONS_MAX: usize = 64;
+
+/// The record that opened a question which took its answer before anyone was asked: none.
+pub const NEVER_OPENED: u64 = 0;
 
 /// The last run of a thread.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -37,6 +43,12 @@ pub struct Run {
     pub error: Option<RunError>,
     /// The command that began it.
     pub command: CommandRef,
+    /// What else it was given.
+    #[serde(default, skip_serializing_if = "Terms::is_default")]
+    pub terms: Terms,
+    /// Whether it has anything to show: it goes on with what was there, or wrote to the output.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub shows: bool,
 }
 
 /// What a dispatch asks a worker of the graph to decide before or between supersteps.
@@ -56,9 +68,49 @@ pub enum Asked {
         values: Value,
         /// The node it is made as.
         as_node: Option<NodeName>,
+        /// More updates of the same superstep.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        more: Vec<Update>,
+        /// The place of the subgraph that is updated: nodes from the outside in.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        subgraph: Vec<NodeName>,
     },
     /// Apply the parked writes of the superstep: every task of it is finished.
     Close,
+    /// Begin a run that has to be prepared: apply this command to the checkpoint as it stands, or
+    /// to a copy of an older one.
+    Command(Box<AskedCommand>),
+}
+
+/// A run that has to be prepared. Nothing of it counts before it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AskedCommand {
+    /// Who asked.
+    pub command: CommandRef,
+    /// The run that it begins.
+    pub run: RunId,
+    /// The answers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub answers: BTreeMap<InterruptId, Value>,
+    /// An answer without a question.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "superstep_graph::some"
+    )]
+    pub offer: Option<Value>,
+    /// The update; null for none.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub update: Value,
+    /// Where to go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub goto: Vec<Goto>,
+    /// How many supersteps it may take; as many as the run before otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recursion_limit: Option<u32>,
+    /// What else it is given.
+    #[serde(default, skip_serializing_if = "Terms::is_default")]
+    pub terms: Terms,
 }
 
 /// A dispatch that waits for a worker of the graph.
@@ -68,6 +120,9 @@ pub struct Decision {
     pub dispatch: Dispatch,
     /// What it asks.
     pub asked: Asked,
+    /// The checkpoint that it is about, if not the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Box<Base>>,
 }
 
 /// An answer as it was accepted.
@@ -120,6 +175,12 @@ pub enum Progress {
     Finished {
         /// In order.
         writes: Vec<Write>,
+        /// How the node failed, if an error handler wrote this in its place.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        handled: Option<RunError>,
+        /// The state of its subgraph, if that outlives the call.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        keeps: Option<Box<ThreadState>>,
     },
     /// Failed for good, until a retry.
     Failed {
@@ -142,9 +203,35 @@ pub struct TaskState {
     /// Its questions by index, the answered ones too: they are replayed when it runs again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub questions: Vec<Question>,
+    /// What its subgraph did in this call, as a log of its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub child: Vec<Record>,
+    /// Whether a command added it to a checkpoint that was there before.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub added: bool,
 }
 
 impl TaskState {
+    /// A task that was just planned.
+    pub fn planned(task: Task) -> Self {
+        Self {
+            task,
+            progress: Progress::Waiting,
+            error: None,
+            questions: Vec::new(),
+            child: Vec::new(),
+            added: false,
+        }
+    }
+
+    /// The answers by the question's id.
+    pub fn answers_by_id(&self) -> BTreeMap<InterruptId, Value> {
+        self.questions
+            .iter()
+            .filter_map(|q| Some((q.id.clone(), q.answer.as_ref()?.value.clone())))
+            .collect()
+    }
+
     /// Its open questions, by index.
     pub fn open_questions(&self) -> impl Iterator<Item = &Question> {
         self.questions
@@ -248,6 +335,16 @@ pub struct ThreadState {
     /// Whether this is a tombstone.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub deleted: bool,
+    /// An answer without a question, for whoever asks first before the next checkpoint.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "superstep_graph::some"
+    )]
+    pub offer: Option<Value>,
+    /// The states of subgraphs that outlive their calls, by node.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub kept: BTreeMap<NodeName, Box<ThreadState>>,
 }
 
 impl ThreadState {
@@ -283,6 +380,37 @@ impl ThreadState {
         self.tasks
             .iter()
             .filter(move |task| task.progress == Progress::Open { dispatch })
+    }
+
+    /// The tasks of the current superstep that are not finished, in plan order.
+    pub fn unfinished(&self) -> impl Iterator<Item = &TaskState> {
+        self.tasks
+            .iter()
+            .filter(|task| !matches!(task.progress, Progress::Finished { .. }))
+    }
+
+    /// The checkpoint that the answer to a dispatch builds on: the last one, unless a decision is
+    /// about another.
+    pub fn builds_on(&self, dispatch: Dispatch) -> Option<(Head, UnixMillis)> {
+        let decision = self.decision.as_ref().filter(|d| d.dispatch == dispatch);
+        let base = decision.and_then(|decision| decision.at.as_ref());
+        base.map(|base| base.saved).or(self.saved)
+    }
+
+    /// The state that a decision is about: with the checkpoint that it names, if it is not about
+    /// the last one.
+    pub fn decided_on(&self, dispatch: Dispatch) -> Cow<'_, Self> {
+        let decision = self.decision.as_ref().filter(|d| d.dispatch == dispatch);
+        let Some(base) = decision.and_then(|decision| decision.at.as_ref()) else {
+            return Cow::Borrowed(self);
+        };
+        let mut state = self.clone();
+        state.checkpoint = base.checkpoint.clone();
+        state.saved = Some(base.saved);
+        state.tasks = base.tasks.iter().cloned().map(TaskState::planned).collect();
+        // Of what was applied since the last checkpoint only this command counts on another one.
+        state.applied.drain(..state.applied.len().saturating_sub(1));
+        Cow::Owned(state)
     }
 
     /// The open questions, with their tasks, in plan order.

@@ -79,7 +79,9 @@ pub fn event(
                 })
                 .collect();
         }
-        EventData::UpdateRefused { refusal: why } => event.refusal = Some(refusal(why)),
+        EventData::UpdateRefused { refusal: why } | EventData::ResumeRefused { refusal: why } => {
+            event.refusal = Some(refusal(why));
+        }
         // These say everything by their kind.
         EventData::RunStarted
         | EventData::RunStopped

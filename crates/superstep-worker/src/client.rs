@@ -17,7 +17,8 @@ use bytes::Bytes;
 use serde_json::Value;
 use superstep_checkpoint::ThreadLog;
 use superstep_protocol::{
-    Answers, CommandId, CommandRef, Event, GraphName, Refusal, RunId, ThreadId, Verdict, decide,
+    Answers, CommandId, CommandRef, Event, GraphName, Refusal, Resume, RunId, ThreadId, Verdict,
+    decide,
 };
 use superstep_queue::{CommandKind, CommandMessage, Headers, Queue, header, subject::Subjects};
 use superstep_wire::{
@@ -370,11 +371,11 @@ impl Client {
         if let (Some((_, question)), None) = (open.next(), open.next()) {
             return Ok(Ok(question.id.to_string()));
         }
-        let event = Event::Resume {
-            command: self.command(id, &Sending::default()),
-            run: made_run(id),
-            answers: Answers::Plain(value.clone()),
-        };
+        let event = Event::Resume(Box::new(Resume::new(
+            self.command(id, &Sending::default()),
+            made_run(id),
+            Answers::Plain(value.clone()),
+        )));
         let now = self.threads.world().now();
         Ok(Err(match decide(thread, state, &event, now) {
             Verdict::Refuse(refusal) => refusal,

@@ -10,8 +10,8 @@ use std::{collections::BTreeMap, time::Duration};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use superstep_protocol::{
-    Answers, CommandId, CommandRef, Event, Head, RECURSION_LIMIT, Refusal, RunId, Start, ThreadId,
-    ThreadState, UnixMillis,
+    Answers, CommandId, CommandRef, Event, Head, RECURSION_LIMIT, Refusal, Resume, RunId, Start,
+    StateUpdate, Terms, ThreadId, ThreadState, UnixMillis,
 };
 use superstep_queue::{CommandKind, Delivery, header};
 use superstep_wire::{Outcome, Reply, RunConfig, decode, encode, outward};
@@ -282,14 +282,11 @@ impl Commands {
                     };
                     let event = match asked_for_more {
                         Some((what, instead)) => Err(unsupported(what, instead)),
-                        None => Ok(Event::Resume {
-                            command: command.clone(),
-                            run: run.clone(),
-                            answers: Answers::of(
-                                resume.resume,
-                                resume.interrupt_id.map(Into::into),
-                            ),
-                        }),
+                        None => Ok(Event::Resume(Box::new(Resume::new(
+                            command.clone(),
+                            run.clone(),
+                            Answers::of(resume.resume, resume.interrupt_id.map(Into::into)),
+                        )))),
                     };
                     plain(event, Some(run))
                 }
@@ -305,10 +302,10 @@ impl Commands {
             }
             CommandKind::Update => {
                 let event = decode::update(body, bytes_max)
-                    .map(|update| Event::Update {
-                        command: command.clone(),
-                        values: update.values,
-                        as_node: update.as_node.map(Into::into),
+                    .map(|update| {
+                        let as_node = update.as_node.map(Into::into);
+                        let update = StateUpdate::new(command.clone(), update.values, as_node);
+                        Event::Update(Box::new(update))
                     })
                     .map_err(|error| error.refusal());
                 plain(event, None)
@@ -383,6 +380,8 @@ impl Commands {
                         recursion_limit,
                         config: object(config.configurable),
                         metadata: object(start.metadata),
+                        terms: Terms::default(),
+                        at: None,
                     }))
                 })
                 .map_err(|refusal| outward::refusal(&refusal))

@@ -3,11 +3,14 @@
 //! Pure functions that join the graph's rules and the protocol's: a delta, and the plan for the
 //! checkpoint it leads to. They need the graph's code, so only its workers call them.
 
+use serde_json::Value;
 use superstep_graph::{
-    Contribution, Delta, Namespace, NodeName, Planned, Source, Task, Write, apply, plan,
-    take_input, update_state,
+    Contribution, Delta, END, Lineage, Namespace, NodeName, Planned, START, Source, Task, TaskPath,
+    UnknownTargets, Write, amend, apply, clear, plan, take_input, update_state,
 };
-use superstep_protocol::{Profile, RunError, Superstep, ThreadState};
+use superstep_protocol::{
+    AskedCommand, Profile, Progress, RunError, Stop, Superstep, ThreadState, Update, Updated,
+};
 
 use crate::{
     error::{ERROR_CHARS_MAX, shortened},
@@ -15,15 +18,46 @@ use crate::{
     panics::caught,
 };
 
+/// Where a checkpoint is to stand: its step, what it descends from, and the order of its tasks.
+struct Place {
+    step: i64,
+    lineage: Lineage,
+    source: Source,
+}
+
+impl Place {
+    /// The next one.
+    fn next(state: &ThreadState, source: Source) -> Self {
+        let step = state.next_step();
+        Self {
+            step,
+            lineage: state.next_lineage(step),
+            source,
+        }
+    }
+
+    /// The same one again.
+    fn same(state: &ThreadState) -> Self {
+        Self {
+            step: state.checkpoint.step,
+            lineage: state.checkpoint.lineage.clone(),
+            source: state.checkpoint.source,
+        }
+    }
+}
+
 fn planned(
     graph: &RunnableGraph,
     state: &ThreadState,
     delta: Delta,
-    source: Source,
+    place: Place,
     tasks_max: usize,
 ) -> Result<Superstep, RunError> {
-    let step = state.next_step();
-    let lineage = state.next_lineage(step);
+    let Place {
+        step,
+        lineage,
+        source,
+    } = place;
     let ns = Namespace::root();
     let tasks = plan(
         graph.topology(),
@@ -52,21 +86,46 @@ fn planned(
         delta,
         tasks,
         lineage,
+        output: false,
+        stop: Stop::No,
     })
+}
+
+/// Whether a breakpoint stops the run between the tasks that ran and those that come next: the
+/// run's own where it has some, else the graph's.
+fn stop(graph: &RunnableGraph, state: &ThreadState, next: &[Task]) -> Stop {
+    let terms = state.run.as_ref().map(|run| &run.terms);
+    let after = terms.and_then(|terms| terms.interrupt_after.as_ref());
+    let before = terms.and_then(|terms| terms.interrupt_before.as_ref());
+    let after = after.unwrap_or(graph.topology().interrupt_after());
+    let before = before.unwrap_or(graph.topology().interrupt_before());
+    if state.tasks.iter().any(|task| after.holds(&task.task.node)) {
+        Stop::After
+    } else if next.iter().any(|task| before.holds(&task.node)) {
+        Stop::Before
+    } else {
+        Stop::No
+    }
 }
 
 /// Takes a run's input.
 pub(crate) fn input(
     graph: &RunnableGraph,
     state: &ThreadState,
-    input: &serde_json::Value,
+    input: &Value,
     tasks_max: usize,
 ) -> Result<Superstep, RunError> {
     let pending: Vec<Task> = state.tasks.iter().map(|task| task.task.clone()).collect();
     reduced(|| {
         let delta = take_input(graph.topology(), &state.checkpoint, &pending, input)
             .map_err(|error| invalid(&error))?;
-        planned(graph, state, delta, Source::Input, tasks_max)
+        planned(
+            graph,
+            state,
+            delta,
+            Place::next(state, Source::Input),
+            tasks_max,
+        )
     })
 }
 
@@ -84,7 +143,15 @@ pub(crate) fn superstep(
     reduced(|| {
         let delta =
             apply(graph.topology(), &state.checkpoint, &tasks).map_err(|error| invalid(&error))?;
-        planned(graph, state, delta, Source::Loop, tasks_max)
+        let place = Place::next(state, Source::Loop);
+        let mut superstep = planned(graph, state, delta, place, tasks_max)?;
+        let output = graph.topology().output_channels();
+        superstep.output = writes
+            .iter()
+            .flat_map(|(_, writes)| *writes)
+            .any(|write| output.contains(&write.channel));
+        superstep.stop = stop(graph, state, &superstep.tasks);
+        Ok(superstep)
     })
 }
 
@@ -109,26 +176,126 @@ fn reduced<T>(code: impl FnOnce() -> Result<T, RunError>) -> Result<T, RunError>
     })
 }
 
-/// Applies an update from outside.
+/// Applies updates from outside, all in one superstep.
 pub(crate) fn update(
     graph: &RunnableGraph,
     state: &ThreadState,
-    values: &serde_json::Value,
-    as_node: Option<&NodeName>,
+    updates: &[Update],
     tasks_max: usize,
-) -> Result<(NodeName, Superstep), String> {
-    let topology = graph.topology();
-    let mut values = values.clone();
-    if let (Profile::Langgraph, Some(object)) = (state.profile, values.as_object_mut()) {
-        // LangGraph drops what is no channel without a word.
-        object.retain(|key, _| topology.state_channels().contains(key.as_str()));
+) -> Result<Box<Updated>, String> {
+    if let [Update { values, as_node }] = updates
+        && let Some(special) = as_node.as_ref().filter(|node| is_special(node, values))
+    {
+        return special_update(graph, state, special, values, tasks_max);
     }
+    let topology = graph.topology();
+    let known = |update: &Update| {
+        let mut values = update.values.clone();
+        if let (Profile::Langgraph, Some(object)) = (state.profile, values.as_object_mut()) {
+            // LangGraph drops what is no channel without a word.
+            object.retain(|key, _| topology.state_channels().contains(key.as_str()));
+        }
+        (values, update.as_node.clone())
+    };
+    let values = updates.iter().map(known).collect();
     let updated = reduced(|| {
-        Ok(update_state(topology, &state.checkpoint, values, as_node)
+        Ok(update_state(topology, &state.checkpoint, values)
             .map_err(|error| shortened(error.to_string(), ERROR_CHARS_MAX)))
     });
-    let (node, delta) = updated.map_err(|error| error.message)??;
+    let mut updated = updated.map_err(|error| error.message)??;
+    let place = Place::next(state, Source::Update);
     let superstep =
-        planned(graph, state, delta, Source::Update, tasks_max).map_err(|error| error.message)?;
-    Ok((node, superstep))
+        planned(graph, state, updated.delta, place, tasks_max).map_err(|error| error.message)?;
+    let (node, writes) = match updated.made.len() {
+        1 => updated.made.swap_remove(0),
+        _ => (NodeName::new(START), Vec::new()),
+    };
+    let mut pending = state.tasks.iter().map(|task| &task.task);
+    let task = pending.find(|task| task.node == node && task.path == TaskPath::Pull);
+    let task = task.map(|task| (task.id.clone(), writes));
+    Ok(Box::new(Updated {
+        task,
+        ..Updated::new(node, superstep)
+    }))
+}
+
+/// LangGraph's `as_node` that is no node: an input, a copy, or the end of what is pending.
+fn is_special(node: &NodeName, values: &Value) -> bool {
+    match node.as_str() {
+        "__input__" => true,
+        "__copy__" | END => values.is_null(),
+        _ => false,
+    }
+}
+
+fn special_update(
+    graph: &RunnableGraph,
+    state: &ThreadState,
+    node: &NodeName,
+    values: &Value,
+    tasks_max: usize,
+) -> Result<Box<Updated>, String> {
+    let topology = graph.topology();
+    let (source, delta) = match node.as_str() {
+        "__copy__" => (Source::Fork, Ok(Delta::default())),
+        "__input__" => (
+            Source::Input,
+            take_input(topology, &state.checkpoint, &[], values),
+        ),
+        _ => {
+            let done: Vec<Contribution<'_>> = state
+                .tasks
+                .iter()
+                .map(|task| match &task.progress {
+                    Progress::Finished { writes, .. } => Contribution::of(&task.task, writes),
+                    _ => Contribution::of(&task.task, &[]),
+                })
+                .collect();
+            (Source::Update, clear(topology, &state.checkpoint, &done))
+        }
+    };
+    let delta = delta.map_err(|error| shortened(error.to_string(), ERROR_CHARS_MAX))?;
+    let place = Place::next(state, source);
+    let superstep =
+        planned(graph, state, delta, place, tasks_max).map_err(|error| error.message)?;
+    Ok(Box::new(Updated {
+        source,
+        ..Updated::new(node.clone(), superstep)
+    }))
+}
+
+/// Prepares a run: its command applied to the checkpoint as it stands, or, if `copies`, to a copy
+/// of it, which takes the next step.
+pub(crate) fn command(
+    graph: &RunnableGraph,
+    state: &ThreadState,
+    asked: &AskedCommand,
+    copies: bool,
+    tasks_max: usize,
+) -> Result<Superstep, String> {
+    let unknown = unknown_targets(state.profile);
+    let goto = asked.goto.iter().cloned().map(Into::into).collect();
+    let update = asked.update.clone();
+    let delta = reduced(|| {
+        Ok(
+            amend(graph.topology(), &state.checkpoint, update, goto, unknown)
+                .map_err(|error| shortened(error.to_string(), ERROR_CHARS_MAX)),
+        )
+    });
+    let delta = delta.map_err(|error| error.message)??;
+    let place = if copies {
+        // The run that copies a checkpoint takes its tasks in the order of any other run.
+        Place::next(state, Source::Loop)
+    } else {
+        Place::same(state)
+    };
+    planned(graph, state, delta, place, tasks_max).map_err(|error| error.message)
+}
+
+/// How a profile takes what a graph does not have.
+pub(crate) fn unknown_targets(profile: Profile) -> UnknownTargets {
+    match profile {
+        Profile::Default => UnknownTargets::Refused,
+        Profile::Langgraph => UnknownTargets::Ignored,
+    }
 }

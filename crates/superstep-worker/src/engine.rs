@@ -9,10 +9,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use superstep_checkpoint::PutResult;
-use superstep_graph::TaskId;
+use superstep_graph::{NodeName, TaskId};
 use superstep_protocol::{
-    Asked, Closing, CommandId, Dispatch, Event, Nothing, Parked, Record, RecordBody, Refusal,
-    RunError, TaskResult, ThreadId, Verdict, close_with, decide,
+    Asked, AskedCommand, Closing, CommandId, Dispatch, Event, Nothing, Parked, Record, RecordBody,
+    Refusal, RunError, TaskResult, ThreadId, Update, Verdict, close_with, decide,
 };
 use superstep_wire::record::{decode_result, encode_result};
 use tokio_util::sync::CancellationToken;
@@ -147,11 +147,18 @@ impl Engine {
         match decision.map(|decision| decision.asked) {
             Some(Asked::Input { input }) => self.take_input(thread, dispatch, &input).await,
             Some(Asked::Update {
-                values, as_node, ..
+                values,
+                as_node,
+                more,
+                subgraph,
+                ..
             }) => {
-                self.apply_update(thread, dispatch, &values, as_node.as_ref())
+                let mut updates = vec![Update { values, as_node }];
+                updates.extend(more);
+                self.apply_update(thread, dispatch, &updates, &subgraph)
                     .await
             }
+            Some(Asked::Command(asked)) => self.apply_command(thread, dispatch, &asked).await,
             Some(Asked::Close) => self.close(thread, dispatch, BTreeMap::new()).await,
             None => self.run_round(thread, dispatch, tasks, running).await,
         }
@@ -166,9 +173,10 @@ impl Engine {
         let graph = self.graph_of(&thread)?;
         let tasks_max = self.threads.limits().tasks_max;
         self.answer(thread, dispatch, &BTreeMap::new(), |thread| {
+            let state = thread.state.decided_on(dispatch);
             Event::InputTaken {
                 dispatch,
-                superstep: compute::input(&graph, &thread.state, input, tasks_max),
+                superstep: compute::input(&graph, &state, input, tasks_max),
             }
         })
         .await
@@ -178,15 +186,36 @@ impl Engine {
         &self,
         thread: Thread,
         dispatch: Dispatch,
-        values: &serde_json::Value,
-        as_node: Option<&superstep_graph::NodeName>,
+        updates: &[Update],
+        _subgraph: &[NodeName],
     ) -> Result<Worked, Error> {
         let graph = self.graph_of(&thread)?;
         let tasks_max = self.threads.limits().tasks_max;
         self.answer(thread, dispatch, &BTreeMap::new(), |thread| {
+            let state = thread.state.decided_on(dispatch);
             Event::UpdateApplied {
                 dispatch,
-                superstep: compute::update(&graph, &thread.state, values, as_node, tasks_max),
+                superstep: compute::update(&graph, &state, updates, tasks_max),
+            }
+        })
+        .await
+    }
+
+    async fn apply_command(
+        &self,
+        thread: Thread,
+        dispatch: Dispatch,
+        asked: &AskedCommand,
+    ) -> Result<Worked, Error> {
+        let graph = self.graph_of(&thread)?;
+        let tasks_max = self.threads.limits().tasks_max;
+        self.answer(thread, dispatch, &BTreeMap::new(), |thread| {
+            let state = thread.state.decided_on(dispatch);
+            let decision = thread.state.decision.as_ref();
+            let copies = decision.is_some_and(|decision| decision.at.is_some());
+            Event::CommandApplied {
+                dispatch,
+                superstep: compute::command(&graph, &state, asked, copies, tasks_max),
             }
         })
         .await
@@ -384,14 +413,15 @@ fn too_large(
             refusal: Refusal::InvalidUpdate {
                 reason: error.message,
             },
+            resume: false,
         };
     }
-    let failed = |task: &TaskId| TaskResult::Failed {
-        error: RunError {
+    let failed = |task: &TaskId| {
+        let error = RunError {
             task: Some(task.clone()),
             ..error.clone()
-        },
-        writes: None,
+        };
+        TaskResult::failed(error, None)
     };
     RecordBody::Failed(Parked {
         closes: dispatch,

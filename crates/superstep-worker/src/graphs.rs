@@ -8,12 +8,58 @@ use superstep_protocol::{GraphId, GraphName};
 
 use crate::node::Node;
 
+/// How much of a subgraph's state outlives a call of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Checkpointer {
+    /// As long as the call: it is saved with its parent's task, and an interrupted call goes on
+    /// where it stopped.
+    #[default]
+    Inherit,
+    /// As long as the thread: each call goes on with the state that the last one left.
+    Own,
+    /// Not at all: it cannot be interrupted.
+    None,
+}
+
+/// A graph that runs as a node of another.
+#[derive(Clone, Debug)]
+pub struct Subgraph {
+    /// The graph.
+    pub graph: Arc<RunnableGraph>,
+    /// How much of its state outlives a call.
+    pub checkpointer: Checkpointer,
+}
+
+/// What a node runs.
+#[derive(Clone)]
+pub enum NodeCode {
+    /// A function.
+    Function(Arc<dyn Node>),
+    /// A graph.
+    Graph(Subgraph),
+}
+
+impl fmt::Debug for NodeCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Function(_) => f.write_str("Function"),
+            Self::Graph(graph) => f.debug_tuple("Graph").field(graph).finish(),
+        }
+    }
+}
+
+impl From<Arc<dyn Node>> for NodeCode {
+    fn from(node: Arc<dyn Node>) -> Self {
+        Self::Function(node)
+    }
+}
+
 /// A graph with its node functions, under the name and version it is registered by.
 #[derive(Clone)]
 pub struct RunnableGraph {
     id: GraphId,
     topology: Arc<Graph>,
-    nodes: BTreeMap<NodeName, Arc<dyn Node>>,
+    nodes: BTreeMap<NodeName, NodeCode>,
     input_schema: Option<Value>,
     description: String,
 }
@@ -44,7 +90,7 @@ impl RunnableGraph {
     pub fn new(
         id: GraphId,
         topology: Graph,
-        nodes: BTreeMap<NodeName, Arc<dyn Node>>,
+        nodes: BTreeMap<NodeName, impl Into<NodeCode>>,
     ) -> Result<Self, MissingNode> {
         if let Some(node) = topology
             .node_names()
@@ -59,7 +105,10 @@ impl RunnableGraph {
         Ok(Self {
             id,
             topology,
-            nodes,
+            nodes: nodes
+                .into_iter()
+                .map(|(name, code)| (name, code.into()))
+                .collect(),
             input_schema: None,
             description: String::new(),
         })
@@ -99,7 +148,7 @@ impl RunnableGraph {
         self.input_schema.as_ref()
     }
 
-    pub(crate) fn node(&self, name: &str) -> Option<&Arc<dyn Node>> {
+    pub(crate) fn node(&self, name: &str) -> Option<&NodeCode> {
         if name == START {
             None
         } else {

@@ -33,9 +33,9 @@ pub use client::{
 };
 pub use clock::{SharedWorld, SystemWorld, World};
 pub use error::{Error, ErrorKind, chain};
-pub use graphs::{Graphs, MissingNode, RunnableGraph};
+pub use graphs::{Checkpointer, Graphs, MissingNode, NodeCode, RunnableGraph, Subgraph};
 pub use input::InputSchema;
-pub use local::{Local, RunOptions, RunOutput, answers};
+pub use local::{GoOn, Local, RunOptions, RunOutput, UpdateOptions, answers};
 pub use node::{
     BoxFuture, Interrupt, Node, NodeContext, NodeError, NodeReturn, OutputSink, TaskInfo,
 };

@@ -7,10 +7,11 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
 use superstep_checkpoint::ThreadLog;
-use superstep_graph::{InterruptId, NodeName, read_output};
+use superstep_graph::{Breakpoints, InterruptId, NodeName, read_output};
 use superstep_protocol::{
-    Answers, CommandId, CommandRef, Dispatch, Event, GraphId, Profile, RECURSION_LIMIT, Refusal,
-    RunError, RunId, RunStatus, Start, ThreadId, ThreadStatus,
+    Answers, Base, CommandId, CommandRef, Dispatch, Durability, Event, Goto, GraphId, Profile,
+    RECURSION_LIMIT, Refusal, Resume, RunError, RunId, RunStatus, Start, StateUpdate, Terms,
+    ThreadId, ThreadStatus, Update,
 };
 
 use crate::{
@@ -33,6 +34,9 @@ pub struct RunOutput {
     pub run: RunId,
     /// The output channels' values.
     pub values: Map<String, Value>,
+    /// Whether the run showed them: it wrote to the output, or went on with what was there.
+    /// LangGraph's `invoke` gives `None` otherwise.
+    pub shows: bool,
     /// The open questions, if the run stopped at some.
     pub interrupts: Vec<InterruptView>,
     /// How the run ended; a run that stops at a question ends in success.
@@ -52,6 +56,44 @@ pub struct RunOptions {
     pub config: Map<String, Value>,
     /// Kept with the thread.
     pub metadata: Map<String, Value>,
+    /// Stops before these nodes, instead of where the graph says.
+    pub interrupt_before: Option<Breakpoints>,
+    /// Stops after these nodes, instead of where the graph says.
+    pub interrupt_after: Option<Breakpoints>,
+    /// When the run writes what it did.
+    pub durability: Durability,
+    /// The checkpoint to go on from, by its id; the last one otherwise.
+    pub checkpoint: Option<String>,
+}
+
+impl RunOptions {
+    fn terms(&self) -> Terms {
+        Terms {
+            interrupt_before: self.interrupt_before.clone(),
+            interrupt_after: self.interrupt_after.clone(),
+            durability: self.durability,
+        }
+    }
+}
+
+/// What a run goes on with: answers, and what is changed before.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct GoOn {
+    /// The answers, if any.
+    pub answers: Option<Answers>,
+    /// An update of the checkpoint as it stands; null for none.
+    pub update: Value,
+    /// Where to go from it, beside what waits.
+    pub goto: Vec<Goto>,
+}
+
+/// What to update.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct UpdateOptions {
+    /// The checkpoint to update, by its id; the last one otherwise.
+    pub checkpoint: Option<String>,
+    /// The subgraph of a waiting task to update: nodes from the outside in.
+    pub subgraph: Vec<NodeName>,
 }
 
 /// Threads that run in this process.
@@ -134,9 +176,13 @@ impl Local {
             schema.check(&input).map_err(Error::Refused)?;
         }
         let command = self.command();
+        let terms = options.terms();
+        let at = self.base(thread, options.checkpoint.as_deref()).await?;
         let event = Event::Start(Box::new(Start {
             run: options.run.unwrap_or_else(|| self.new_run()),
             command,
+            terms,
+            at,
             graph: graph.clone(),
             profile: self.settings.profile,
             input,
@@ -152,13 +198,61 @@ impl Local {
     /// # Errors
     /// `Refused` with its kind if the answer is not accepted.
     pub async fn resume(&self, thread: &ThreadId, answers: Answers) -> Result<RunOutput, Error> {
-        // Sent now: waiting for a turn must not let it answer a question that opens meanwhile.
-        let event = Event::Resume {
-            command: self.command(),
-            run: self.new_run(),
-            answers,
+        let go_on = GoOn {
+            answers: Some(answers),
+            ..GoOn::default()
         };
+        self.go_on(thread, go_on, RunOptions::default()).await
+    }
+
+    /// Goes on with what waits: answers questions, applies an update and goes to nodes beside
+    /// what is triggered already, all in the superstep as it stands.
+    ///
+    /// # Errors
+    /// `Refused` with its kind if it is not accepted.
+    pub async fn go_on(
+        &self,
+        thread: &ThreadId,
+        go_on: GoOn,
+        options: RunOptions,
+    ) -> Result<RunOutput, Error> {
+        // Sent now: waiting for a turn must not let it answer a question that opens meanwhile.
+        let command = self.command();
+        let limit = match self.settings.profile {
+            Profile::Default => options.recursion_limit,
+            // LangGraph knows of no run before.
+            Profile::Langgraph => Some(options.recursion_limit.unwrap_or(RECURSION_LIMIT)),
+        };
+        let event = Event::Resume(Box::new(Resume {
+            command,
+            run: options.run.clone().unwrap_or_else(|| self.new_run()),
+            answers: go_on.answers,
+            update: go_on.update,
+            goto: go_on.goto,
+            recursion_limit: limit,
+            terms: options.terms(),
+            at: self.base(thread, options.checkpoint.as_deref()).await?,
+        }));
         self.apply(thread, &event).await
+    }
+
+    /// The checkpoint of this id, with all that a branch from it needs.
+    async fn base(
+        &self,
+        thread: &ThreadId,
+        checkpoint: Option<&str>,
+    ) -> Result<Option<Box<Base>>, Error> {
+        let Some(id) = checkpoint else {
+            return Ok(None);
+        };
+        match self.engine.threads.base(thread, id).await? {
+            Some(base) => Ok(Some(Box::new(base))),
+            None => Err(Error::Refused(Refusal::InvalidInput {
+                reason: format!(
+                    "thread `{thread}` has no checkpoint `{id}`; take one from its history"
+                ),
+            })),
+        }
     }
 
     /// Runs again what failed or was cancelled.
@@ -197,21 +291,52 @@ impl Local {
         values: Value,
         as_node: Option<NodeName>,
     ) -> Result<StateView, Error> {
-        let event = Event::Update {
+        let update = Update { values, as_node };
+        self.update_with(thread, None, vec![update], UpdateOptions::default())
+            .await
+    }
+
+    /// Updates the state as if each node had returned its values, all in one superstep. A thread
+    /// that is not there yet is made, of `graph`.
+    ///
+    /// # Errors
+    /// As [`update`](Self::update); also if there is no update.
+    pub async fn update_with(
+        &self,
+        thread: &ThreadId,
+        graph: Option<&GraphId>,
+        mut updates: Vec<Update>,
+        options: UpdateOptions,
+    ) -> Result<StateView, Error> {
+        if updates.is_empty() {
+            let reason = "there is no update to apply; give one at least".to_owned();
+            return Err(Error::Refused(Refusal::InvalidUpdate { reason }));
+        }
+        let event = Event::Update(Box::new(StateUpdate {
             command: self.command(),
-            values,
-            as_node,
-        };
+            update: updates.remove(0),
+            more: updates,
+            subgraph: options.subgraph,
+            at: self.base(thread, options.checkpoint.as_deref()).await?,
+        }));
         let turn = self.turns.take(thread).await;
         self.finish_in(&turn, thread).await?;
-        let accepted = self.accept(thread, &event, Some(&turn)).await?;
-        let before = accepted.state.saved;
-        let worked = self.drive(accepted, &turn).await?;
-        let declined = worked.1.filter(|_| worked.0.state.saved == before);
-        if let Some(refusal) = declined {
-            return Err(Error::Refused(refusal));
+        let found = self.engine.threads.load(thread).await?;
+        let is_there = found.is_some_and(|found| !found.state.deleted);
+        if let Some(graph) = graph.filter(|_| !is_there) {
+            let create = Event::Create {
+                command: self.command(),
+                graph: graph.clone(),
+                profile: self.settings.profile,
+            };
+            self.accept(thread, &create, Some(&turn)).await?;
         }
-        Ok(self.view(&worked.0))
+        let accepted = self.accept(thread, &event, Some(&turn)).await?;
+        let (worked, declined) = self.drive(accepted, &turn).await?;
+        match declined {
+            Some(refusal) => Err(Error::Refused(refusal)),
+            None => Ok(self.view(&worked)),
+        }
     }
 
     /// Deletes the thread and all it holds. Unknown threads are refused.
@@ -297,7 +422,10 @@ impl Local {
         let turn = self.turns.take(thread).await;
         self.finish_in(&turn, thread).await?;
         let accepted = self.accept(thread, event, Some(&turn)).await?;
-        let (thread, _) = self.drive(accepted, &turn).await?;
+        let (thread, declined) = self.drive(accepted, &turn).await?;
+        if let Some(refusal) = declined {
+            return Err(Error::Refused(refusal));
+        }
         let state = &thread.state;
         let graph = self.engine.graph_of(&thread)?;
         // Writes that cannot be applied together have failed the run; its values are the last ones.
@@ -310,6 +438,7 @@ impl Local {
         Ok(RunOutput {
             run: run.map_or_else(|| RunId::new("-"), |run| run.id.clone()),
             values,
+            shows: run.is_some_and(|run| run.shows) || state.open_questions().next().is_some(),
             interrupts: open_interrupts(state),
             status: run.map_or(RunStatus::Interrupted, |run| run.status),
             error: run.and_then(|run| run.error.clone()),

@@ -279,6 +279,7 @@ impl NodeContext {
             .iter()
             .map(|(index, payload)| Raised {
                 index: *index,
+                id: None,
                 payload: payload.clone(),
                 expires_at: None,
             })

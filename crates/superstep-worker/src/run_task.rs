@@ -5,15 +5,14 @@
 
 use std::{sync::Arc, task::Poll, time::Duration};
 
-use superstep_graph::{
-    Horizon, Task, UnknownTargets, input_of, output_from_update, route_within, start_writes,
-};
-use superstep_protocol::{Profile, RunError, TaskResult, ThreadState};
+use superstep_graph::{Horizon, Task, input_of, output_from_update, route_within, start_writes};
+use superstep_protocol::{RunError, TaskResult, ThreadState};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    compute::unknown_targets,
     error::{ERROR_CHARS_MAX, shortened},
-    graphs::RunnableGraph,
+    graphs::{NodeCode, RunnableGraph},
     node::{NodeContext, NodeError, NodeReturn, OutputSink, TaskInfo},
     panics::{Guarded, caught},
 };
@@ -44,7 +43,7 @@ pub(crate) async fn run_task(
     if task.node == superstep_graph::START {
         return Ok(caught(|| start(graph, state, task)).unwrap_or_else(|m| panicked(task, &m)));
     }
-    let Some(node) = graph.node(task.node.as_str()) else {
+    let Some(code) = graph.node(task.node.as_str()) else {
         let message = format!(
             "graph {} has no node `{}` any more; run a worker of the version that planned it, or \
              update the state",
@@ -77,6 +76,10 @@ pub(crate) async fn run_task(
         attempt.cancel.clone(),
         attempt.sink.clone(),
     );
+    let NodeCode::Function(node) = code else {
+        let message = format!("node `{}` is a graph, which cannot run yet", task.node);
+        return Ok(failed(task, "Unsupported", message));
+    };
     // A node may panic before its first await, while its future is made.
     let ended = match caught(|| node.call(input, ctx.clone())) {
         Ok(future) => {
@@ -103,7 +106,7 @@ fn start(graph: &RunnableGraph, state: &ThreadState, task: &Task) -> TaskResult 
     let input = state.checkpoint.content(superstep_graph::START);
     let input = input.cloned().unwrap_or_default();
     match start_writes(graph.topology(), &state.checkpoint, &input) {
-        Ok(writes) => TaskResult::Finished { writes },
+        Ok(writes) => TaskResult::finished(writes),
         Err(error) => failed(task, error.kind(), error.to_string()),
     }
 }
@@ -139,7 +142,7 @@ fn result_of(
     horizon: Horizon,
 ) -> TaskResult {
     let output = match ended {
-        Ended::Raised(raised) => return TaskResult::Interrupted { raised },
+        Ended::Raised(raised) => return TaskResult::interrupted(raised),
         Ended::Panicked(message) => return panicked(task, &message),
         Ended::Returned(Err(error)) => {
             return failed(task, error.kind(), error.message().to_owned());
@@ -152,10 +155,7 @@ fn result_of(
             }
         }
     };
-    let unknown = match state.profile {
-        Profile::Default => UnknownTargets::Refused,
-        Profile::Langgraph => UnknownTargets::Ignored,
-    };
+    let unknown = unknown_targets(state.profile);
     let routed = route_within(
         graph.topology(),
         &state.checkpoint,
@@ -169,15 +169,11 @@ fn result_of(
         return failed(task, "NoParentGraph", message);
     }
     match routed.error {
-        None => TaskResult::Finished {
-            writes: routed.writes,
-        },
+        None => TaskResult::finished(routed.writes),
         Some(error) => {
             let kept = error.keeps_writes();
-            TaskResult::Failed {
-                error: run_error(task, error.kind(), error.to_string()),
-                writes: kept.then_some(routed.writes),
-            }
+            let failed = run_error(task, error.kind(), error.to_string());
+            TaskResult::failed(failed, kept.then_some(routed.writes))
         }
     }
 }
@@ -191,10 +187,7 @@ fn panicked(task: &Task, message: &str) -> TaskResult {
 }
 
 fn failed(task: &Task, kind: &str, message: String) -> TaskResult {
-    TaskResult::Failed {
-        error: run_error(task, kind, message),
-        writes: None,
-    }
+    TaskResult::failed(run_error(task, kind, message), None)
 }
 
 fn run_error(task: &Task, kind: &str, message: String) -> RunError {

@@ -9,14 +9,19 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use superstep_checkpoint::{Append, Appended, ErrorKind, StoredRecord, ThreadLog};
 use superstep_protocol::{
-    CommandId, Head, Record, RecordBody, RunError, ThreadId, ThreadState, UnixMillis, fold,
+    Base, CommandId, Head, Record, RecordBody, RunError, ThreadId, ThreadState, UnixMillis,
+    checkpoint_id, fold, version_of_checkpoint,
 };
 use superstep_wire::record::{self, Decoded};
 use tracing::debug;
 
 use crate::{
-    clock::SharedWorld, error::Error, graphs::Graphs, index::Indexed, settings::Limits,
-    view::CheckpointView,
+    clock::SharedWorld,
+    error::Error,
+    graphs::Graphs,
+    index::Indexed,
+    settings::Limits,
+    view::{Before, CheckpointView},
 };
 
 /// A thread as this process last read or wrote it.
@@ -344,6 +349,25 @@ impl Threads {
         }
     }
 
+    /// The checkpoint of this id, if it is one of the thread's and still in the log.
+    ///
+    /// # Errors
+    /// If the store fails for too long, or the log is not readable.
+    pub async fn base(&self, thread: &ThreadId, checkpoint: &str) -> Result<Option<Base>, Error> {
+        let Some((version, _)) = version_of_checkpoint(checkpoint) else {
+            return Ok(None);
+        };
+        let found = self.at(thread, version).await?;
+        Ok(found.and_then(|(_, state)| {
+            let saved = state.saved?;
+            (checkpoint_id(saved.0, saved.1) == checkpoint).then(|| Base {
+                saved,
+                checkpoint: state.checkpoint,
+                tasks: state.tasks.into_iter().map(|task| task.task).collect(),
+            })
+        }))
+    }
+
     /// The record and the state after it, at `version`, if it is still in the log.
     pub(crate) async fn at(
         &self,
@@ -354,7 +378,7 @@ impl Threads {
         self.replay(
             thread,
             Some(version + 1),
-            |record, state| {
+            |record, _, state| {
                 if record.head.version == version {
                     found = Some((record.clone(), state.clone()));
                 }
@@ -394,9 +418,9 @@ impl Threads {
         self.replay(
             thread,
             before,
-            |record, state| {
+            |record, before, state| {
                 let graph = graphs.get(&state.graph).map(|graph| graph.topology());
-                CheckpointView::observe(&mut views, record, state, graph);
+                CheckpointView::observe(&mut views, record, before, state, graph);
             },
             limit,
         )
@@ -412,7 +436,7 @@ impl Threads {
         &self,
         thread: &ThreadId,
         before: Option<u64>,
-        mut show: impl FnMut(&Record, &ThreadState),
+        mut show: impl FnMut(&Record, Option<Before>, &ThreadState),
         checkpoints: usize,
     ) -> Result<(), Error> {
         const PAGE: usize = 64;
@@ -449,13 +473,14 @@ impl Threads {
         stored.reverse();
         let mut state: Option<ThreadState> = None;
         for mut record in self.decode(thread, stored).await? {
+            let before = state.as_ref().map(|before| Before::of(before, &record));
             let next = match (state.take(), record.snapshot.take()) {
                 (None, Some(snapshot)) => *snapshot,
                 // Before the oldest snapshot nothing can be folded: the log was trimmed there.
                 (None, None) => continue,
                 (before, _) => fold(thread, before, &record)?,
             };
-            show(&record, state.insert(next));
+            show(&record, before, state.insert(next));
         }
         Ok(())
     }

@@ -10,8 +10,8 @@ use superstep_graph::{
     WriteValue, apply, read_state,
 };
 use superstep_protocol::{
-    Progress, Question, Record, RecordBody, RunError, TaskState, ThreadState, TracedWrite,
-    UnixMillis, checkpoint_id, is_internal,
+    Durability, Head, Progress, Question, Record, RecordBody, RunError, TaskState, Then,
+    ThreadState, TracedWrite, UnixMillis, checkpoint_id, is_internal,
 };
 
 /// A question as a view shows it.
@@ -66,39 +66,89 @@ pub struct CheckpointView {
     pub next: Vec<NodeName>,
     /// The tasks that follow it, with what became of them.
     pub tasks: Vec<TaskView>,
+    /// Whether it is left out once its run goes on.
+    #[serde(skip)]
+    pub(crate) working: bool,
+}
+
+/// What a view needs of the state before a record.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Before {
+    /// The checkpoint that the record builds on.
+    saved: Option<(Head, UnixMillis)>,
+    /// Whether the run writes what it did when it ends.
+    exits: bool,
+}
+
+impl Before {
+    pub(crate) fn of(before: &ThreadState, record: &Record) -> Self {
+        Self {
+            saved: match &record.body {
+                RecordBody::Committed(committed) => before.builds_on(committed.closes),
+                _ => before.saved,
+            },
+            exits: exits(before),
+        }
+    }
+}
+
+fn exits(state: &ThreadState) -> bool {
+    let run = state.run.as_ref();
+    run.is_some_and(|run| run.terms.durability == Durability::Exit)
 }
 
 impl CheckpointView {
-    /// Takes in the next record of a log, in order, with the state after it; `graph` is as for
-    /// [`StateView::of`].
+    /// Takes in the next record of a log, in order, with the state after it and what there is to
+    /// know of the one before; `graph` is as for [`StateView::of`].
     pub(crate) fn observe(
         views: &mut Vec<Self>,
         record: &Record,
+        before: Option<Before>,
         state: &ThreadState,
         graph: Option<&Graph>,
     ) {
-        if let RecordBody::Committed(committed) = &record.body {
-            if let Some(before) = views.last_mut() {
-                before.note_traces(committed);
+        let RecordBody::Committed(committed) = &record.body else {
+            if let Some(view) = Self::of_saved(views, state.saved) {
+                view.note_progress(state);
+                if let RecordBody::Amended(_) = &record.body {
+                    view.values = values(state, &state.checkpoint, graph);
+                }
             }
-            let parent = views.last().map(|view| view.checkpoint_id.clone());
-            let tasks = task_views(state, graph);
-            views.push(Self {
-                checkpoint_id: checkpoint_id(record.head, record.time),
-                parent_checkpoint_id: parent,
-                version: record.head.version,
-                created_at: record.time,
-                source: committed.source.as_str(),
-                step: committed.step,
-                values: values(state, &state.checkpoint, graph),
-                next: tasks.iter().map(|task| task.name.clone()).collect(),
-                tasks,
-            });
             return;
+        };
+        let base = before.and_then(|before| before.saved);
+        if let Some(parent) = Self::of_saved(views, base) {
+            parent.note_traces(committed);
         }
-        if let (Some(view), true) = (views.last_mut(), !state.tasks.is_empty()) {
-            view.note_progress(state);
+        let mut parent = base.map(|(head, time)| checkpoint_id(head, time));
+        // Of a run that writes what it did when it ends, only its last checkpoint is shown.
+        if let (Some(last), Some(before)) = (views.last(), before)
+            && Some(&last.checkpoint_id) == parent.as_ref()
+            && last.working
+            && before.exits
+        {
+            parent.clone_from(&last.parent_checkpoint_id);
+            views.pop();
         }
+        let tasks = task_views(state, graph);
+        views.push(Self {
+            checkpoint_id: checkpoint_id(record.head, record.time),
+            parent_checkpoint_id: parent,
+            version: record.head.version,
+            created_at: record.time,
+            source: committed.source.as_str(),
+            step: committed.step,
+            values: values(state, &state.checkpoint, graph),
+            next: tasks.iter().map(|task| task.name.clone()).collect(),
+            tasks,
+            working: exits(state) && committed.then == Then::Run,
+        });
+    }
+
+    fn of_saved(views: &mut [Self], saved: Option<(Head, UnixMillis)>) -> Option<&mut Self> {
+        let (head, _) = saved?;
+        let mut views = views.iter_mut().rev();
+        views.find(|view| view.version == head.version)
     }
 
     /// What the tasks did since, as a record keeps it: questions and errors stay to be seen.
@@ -113,7 +163,7 @@ impl CheckpointView {
             if now.error.is_some() {
                 task.error.clone_from(&now.error);
             }
-            if let Progress::Finished { writes } = &now.progress {
+            if let Progress::Finished { writes, .. } = &now.progress {
                 task.result = Some(result(writes));
             }
         }
@@ -203,7 +253,7 @@ pub(crate) fn so_far<'a>(
         .tasks
         .iter()
         .filter_map(|task| match &task.progress {
-            Progress::Finished { writes } => Some(Contribution::of(&task.task, writes)),
+            Progress::Finished { writes, .. } => Some(Contribution::of(&task.task, writes)),
             Progress::Waiting | Progress::Open { .. } | Progress::Failed { .. } => None,
         })
         .collect();
@@ -254,7 +304,7 @@ fn task_views(state: &ThreadState, graph: Option<&Graph>) -> Vec<TaskView> {
             error: task.error.clone(),
             interrupts: interrupts(task.open_questions()),
             result: match &task.progress {
-                Progress::Finished { writes } => Some(result(writes)),
+                Progress::Finished { writes, .. } => Some(result(writes)),
                 _ => None,
             },
         })

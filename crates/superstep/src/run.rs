@@ -15,6 +15,9 @@ pub struct RunOutput {
     pub run: RunId,
     /// The output channels' values.
     pub values: Map<String, Value>,
+    /// Whether the run showed them: it wrote to the output, or went on with what was there.
+    /// LangGraph's `invoke` gives `None` otherwise.
+    pub shows: bool,
     /// The open questions, if it stopped at some.
     pub interrupts: Vec<InterruptView>,
     /// How it ended; a run that stops at a question ends in success.
@@ -43,6 +46,7 @@ impl From<Output> for RunOutput {
         Self {
             run: output.run,
             values: output.values,
+            shows: output.shows,
             interrupts: output.interrupts,
             status: output.status,
             error: output.error,

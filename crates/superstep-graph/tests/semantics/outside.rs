@@ -51,7 +51,8 @@ fn update(
     as_node: Option<&str>,
 ) -> Result<(String, Vec<String>, Value), RouteError> {
     let as_node = as_node.map(NodeName::from);
-    let (node, delta) = update_state(graph, before, values, as_node.as_ref())?;
+    let mut updates = update_state(graph, before, vec![(values, as_node)])?;
+    let (node, delta) = (updates.made.remove(0).0, updates.delta);
     let tasks = plan(
         graph,
         &Planned {
@@ -95,7 +96,8 @@ fn an_update_goes_on_along_its_nodes_edges() {
 fn an_update_completes_a_join_that_was_half_there() {
     let graph = stuck();
     let (mut checkpoint, _) = run(&graph);
-    let (_, delta) = update_state(&graph, &checkpoint, json!(null), Some(&"b".into())).unwrap();
+    let updates = vec![(json!(null), Some("b".into()))];
+    let delta = update_state(&graph, &checkpoint, updates).unwrap().delta;
     checkpoint.merge(&delta);
     check(
         &checkpoint,

@@ -8,62 +8,151 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use superstep_graph::{InterruptId, TaskId};
 
-use super::{Answers, Nothing, Verdict, command};
+use super::{Answers, Nothing, Resume, Verdict, command};
 use crate::{
-    ids::{RunId, UnixMillis},
+    ids::UnixMillis,
     record::{CommandRef, Profile, RecordBody},
     refusal::Refusal,
-    state::{Closed, Progress, Question, ThreadState, value_digest},
+    state::{Closed, Progress, Question, TaskState, ThreadState, value_digest},
 };
 
-pub(super) fn resume(
-    state: &ThreadState,
-    command: &CommandRef,
-    run: &RunId,
-    answers: &Answers,
-    now: UnixMillis,
-) -> Verdict {
-    if command::update_asked(state) {
-        // The update may give the question up; what it leaves open decides.
+pub(super) fn resume(state: &ThreadState, resume: &Resume, now: UnixMillis) -> Verdict {
+    if command::graph_decides(state) {
+        // What the graph decides may give the question up; what it leaves open decides.
         return Verdict::Wait;
     }
-    let answers = match answers {
-        Answers::Plain(value) => match the_one_open(state, command, value) {
-            Ok(id) => BTreeMap::from([(id, value.clone())]),
-            Err(refusal) => return Verdict::Refuse(refusal),
-        },
-        // It would begin a run that has nothing to do.
-        Answers::ById(answers) if answers.is_empty() => {
-            return Verdict::Refuse(Refusal::Malformed {
-                reason: "a resume by id answers no question; name at least one".to_owned(),
-            });
-        }
-        Answers::ById(answers) => {
-            for (id, value) in answers {
-                if let Err(refusal) = check_open(state, id, value) {
-                    return Verdict::Refuse(refusal);
-                }
-            }
-            answers.clone()
-        }
+    let bound = match bind(state, resume) {
+        Ok(bound) => bound,
+        Err(refusal) => return Verdict::Refuse(refusal),
     };
     for (_, question) in state.open_questions() {
         let late = question
             .expires_at
             .is_some_and(|expires_at| expires_at <= now);
-        if late && answers.contains_key(&question.id) {
+        if late && bound.answers.contains_key(&question.id) {
             return Verdict::Refuse(Refusal::Expired {
                 interrupt: question.id.clone(),
             });
         }
     }
+    let Resume {
+        command,
+        run,
+        update,
+        goto,
+        recursion_limit,
+        terms,
+        ..
+    } = resume.clone();
+    let Bound { answers, offer } = bound;
+    let elsewhere = resume
+        .at
+        .as_ref()
+        .filter(|at| Some(at.saved) != state.saved);
+    let changes = !update.is_null() || !goto.is_empty();
+    let answered = !answers.is_empty() || offer.is_some();
+    if elsewhere.is_some() && answered {
+        let reason = "an older checkpoint takes no answer; go on from it with null input first, \
+                      then answer what it asks";
+        return Verdict::Refuse(Refusal::InvalidInput {
+            reason: reason.to_owned(),
+        });
+    }
+    let copies = resume.at.is_some() && !answered;
+    if changes || copies {
+        if state.is_busy() {
+            return Verdict::Refuse(command::busy(state));
+        }
+        return Verdict::Append(RecordBody::Commanded {
+            command,
+            run,
+            answers,
+            offer,
+            update,
+            goto,
+            at: resume.at.clone().filter(|_| !answered),
+            recursion_limit,
+            terms,
+        });
+    }
     let tasks = tasks_to_run(state, &answers);
     Verdict::Append(RecordBody::Resumed {
-        command: command.clone(),
-        run: run.clone(),
+        command,
+        run,
         answers,
         tasks,
+        offer,
+        recursion_limit,
+        terms,
     })
+}
+
+/// Answers with the questions that they are for.
+struct Bound {
+    answers: BTreeMap<InterruptId, Value>,
+    offer: Option<Value>,
+}
+
+/// Finds the questions that the answers are for.
+fn bind(state: &ThreadState, resume: &Resume) -> Result<Bound, Refusal> {
+    let langgraph = state.profile == Profile::Langgraph;
+    let command_only = !resume.update.is_null() || !resume.goto.is_empty() || resume.at.is_some();
+    let to_none = || Bound {
+        answers: BTreeMap::new(),
+        offer: None,
+    };
+    match &resume.answers {
+        None if command_only => Ok(to_none()),
+        None => Err(empty()),
+        // LangGraph's null is no answer.
+        Some(Answers::Plain(Value::Null)) if langgraph && command_only => Ok(to_none()),
+        Some(Answers::Plain(Value::Null)) if langgraph => Err(empty()),
+        // Nor is its empty object, which is a map of answers to nothing.
+        Some(Answers::Plain(Value::Object(map))) if langgraph && map.is_empty() => Ok(to_none()),
+        Some(Answers::Plain(value)) => match the_one_open(state, &resume.command, value) {
+            Ok(id) => Ok(Bound {
+                answers: BTreeMap::from([(id, value.clone())]),
+                offer: None,
+            }),
+            // LangGraph gives it to whoever asks first, if anyone does.
+            Err(Refusal::Ambiguous { thread, open }) => Err(Refusal::Ambiguous { thread, open }),
+            Err(_) if langgraph && !state.is_busy() => Ok(Bound {
+                answers: BTreeMap::new(),
+                offer: Some(value.clone()),
+            }),
+            Err(refusal) => Err(refusal),
+        },
+        // LangGraph takes what is known and runs, even if that is nothing.
+        Some(Answers::ById(answers)) if langgraph => {
+            let is_open = |id: &InterruptId| state.open_questions().any(|(_, q)| q.id == *id);
+            let known = answers.iter().filter(|(id, _)| is_open(id));
+            Ok(Bound {
+                answers: known
+                    .map(|(id, value)| (id.clone(), value.clone()))
+                    .collect(),
+                offer: None,
+            })
+        }
+        // It would begin a run that has nothing to do.
+        Some(Answers::ById(answers)) if answers.is_empty() => Err(Refusal::Malformed {
+            reason: "a resume by id answers no question; name at least one".to_owned(),
+        }),
+        Some(Answers::ById(answers)) => {
+            for (id, value) in answers {
+                check_open(state, id, value)?;
+            }
+            Ok(Bound {
+                answers: answers.clone(),
+                offer: None,
+            })
+        }
+    }
+}
+
+fn empty() -> Refusal {
+    Refusal::InvalidInput {
+        reason: "the command is empty; give an answer, an update or a target".to_owned(),
+    }
 }
 
 /// The answered tasks, and those that failed or were cancelled and wait for no answer: the
@@ -72,19 +161,26 @@ fn tasks_to_run(state: &ThreadState, answers: &BTreeMap<InterruptId, Value>) -> 
     state
         .tasks
         .iter()
-        .filter(|task| {
-            let answered = task.open_questions().any(|q| answers.contains_key(&q.id));
-            let idle = match task.progress {
-                Progress::Failed { .. } => true,
-                Progress::Waiting => {
-                    state.profile == Profile::Langgraph || task.open_questions().next().is_none()
-                }
-                Progress::Open { .. } | Progress::Finished { .. } => false,
-            };
-            answered || idle
-        })
+        .filter(|task| runs_with(state.profile, task, answers))
         .map(|task| task.task.id.clone())
         .collect()
+}
+
+/// Whether a task runs in the round that these answers open.
+pub(super) fn runs_with(
+    profile: Profile,
+    task: &TaskState,
+    answers: &BTreeMap<InterruptId, Value>,
+) -> bool {
+    let answered = task.open_questions().any(|q| answers.contains_key(&q.id));
+    let idle = match task.progress {
+        Progress::Failed { .. } => true,
+        Progress::Waiting => {
+            profile == Profile::Langgraph || task.open_questions().next().is_none()
+        }
+        Progress::Open { .. } | Progress::Finished { .. } => false,
+    };
+    answered || idle
 }
 
 fn open_ids(state: &ThreadState) -> String {
@@ -191,7 +287,7 @@ pub(super) fn deadline(state: &ThreadState, interrupt: &InterruptId, now: UnixMi
         // Answered, given up, or expired before: whoever came first won.
         None => Verdict::Nothing(Nothing::Late),
         // As for an answer: the update may give the question up.
-        Some(Some(expires_at)) if expires_at <= now && command::update_asked(state) => {
+        Some(Some(expires_at)) if expires_at <= now && command::graph_decides(state) => {
             Verdict::Wait
         }
         Some(Some(expires_at)) if expires_at <= now => {

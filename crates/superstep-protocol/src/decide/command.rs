@@ -1,11 +1,14 @@
 //! Start, cancel, update and retry: commands that name a thread and carry no answer.
 
-use superstep_graph::{NodeName, TaskId};
+use std::collections::BTreeMap;
 
-use super::{Start, Verdict};
+use serde_json::Value;
+use superstep_graph::TaskId;
+
+use super::{Start, StateUpdate, Verdict};
 use crate::{
     ids::RunId,
-    record::{CommandRef, Profile, RecordBody},
+    record::{CommandRef, Profile, RecordBody, Terms},
     refusal::Refusal,
     state::{Asked, Progress, ThreadState},
 };
@@ -34,10 +37,24 @@ pub(super) fn start(state: &ThreadState, start: &Start) -> Verdict {
     if state.is_busy() || (questions && state.profile == Profile::Default) {
         return Verdict::Refuse(busy(state));
     }
-    if start.input.is_null() {
-        return retry(state, &start.command, &start.run);
+    if !start.input.is_null() {
+        return Verdict::Append(started(start));
     }
-    Verdict::Append(started(start))
+    let (limit, terms) = (Some(start.recursion_limit), &start.terms);
+    let Some(at) = &start.at else {
+        return retry(state, &start.command, &start.run, limit, terms);
+    };
+    Verdict::Append(RecordBody::Commanded {
+        command: start.command.clone(),
+        run: start.run.clone(),
+        answers: BTreeMap::new(),
+        offer: None,
+        update: Value::Null,
+        goto: Vec::new(),
+        at: Some(at.clone()),
+        recursion_limit: limit,
+        terms: terms.clone(),
+    })
 }
 
 fn started(start: &Start) -> RecordBody {
@@ -50,6 +67,8 @@ fn started(start: &Start) -> RecordBody {
         recursion_limit: start.recursion_limit,
         config: start.config.clone(),
         metadata: start.metadata.clone(),
+        terms: start.terms.clone(),
+        at: start.at.clone(),
     }
 }
 
@@ -64,17 +83,15 @@ pub(super) fn busy(state: &ThreadState) -> Refusal {
     }
 }
 
-/// Whether an update waits for a worker of the graph to apply it.
-pub(super) fn update_asked(state: &ThreadState) -> bool {
-    state
-        .decision
-        .as_ref()
-        .is_some_and(|decision| matches!(decision.asked, Asked::Update { .. }))
+/// Whether an update or command waits for a worker of the graph to apply it.
+pub(super) fn graph_decides(state: &ThreadState) -> bool {
+    let asked = state.decision.as_ref().map(|decision| &decision.asked);
+    matches!(asked, Some(Asked::Update { .. } | Asked::Command(_)))
 }
 
 /// A cancel ends what runs and gives up what waits; finished supersteps stay.
 pub(super) fn cancel(state: &ThreadState, command: &CommandRef, reason: Option<String>) -> Verdict {
-    if update_asked(state) {
+    if graph_decides(state) {
         // The update was accepted and will be told of; what it leaves is what is cancelled.
         return Verdict::Wait;
     }
@@ -92,18 +109,16 @@ pub(super) fn cancel(state: &ThreadState, command: &CommandRef, reason: Option<S
 }
 
 /// An update of the state is decided by a worker of the graph; it is refused while tasks run.
-pub(super) fn update(
-    state: &ThreadState,
-    command: &CommandRef,
-    values: &serde_json::Value,
-    as_node: Option<NodeName>,
-) -> Verdict {
+pub(super) fn update(state: &ThreadState, update: &StateUpdate) -> Verdict {
     match &state.decision {
-        Some(_) if update_asked(state) => Verdict::Wait,
+        Some(_) if graph_decides(state) => Verdict::Wait,
         None if state.rounds.is_empty() => Verdict::Append(RecordBody::UpdateAsked {
-            command: command.clone(),
-            values: values.clone(),
-            as_node,
+            command: update.command.clone(),
+            values: update.update.values.clone(),
+            as_node: update.update.as_node.clone(),
+            more: update.more.clone(),
+            at: update.at.clone(),
+            subgraph: update.subgraph.clone(),
         }),
         _ => Verdict::Refuse(busy(state)),
     }
@@ -111,7 +126,13 @@ pub(super) fn update(
 
 /// A retry runs again what failed or was cancelled. Open questions stay open and their tasks
 /// stay parked; in the `langgraph` profile those tasks run and ask again.
-pub(super) fn retry(state: &ThreadState, command: &CommandRef, run: &RunId) -> Verdict {
+pub(super) fn retry(
+    state: &ThreadState,
+    command: &CommandRef,
+    run: &RunId,
+    recursion_limit: Option<u32>,
+    terms: &Terms,
+) -> Verdict {
     if state.is_busy() {
         return Verdict::Refuse(busy(state));
     }
@@ -127,12 +148,10 @@ pub(super) fn retry(state: &ThreadState, command: &CommandRef, run: &RunId) -> V
         })
         .map(|task| task.task.id.clone())
         .collect();
-    let unapplied = !state.tasks.is_empty()
-        && state
-            .tasks
-            .iter()
-            .all(|task| matches!(task.progress, Progress::Finished { .. }));
-    if tasks.is_empty() && !unapplied {
+    let unapplied = !state.tasks.is_empty() && state.unfinished().next().is_none();
+    // LangGraph begins a run that has nothing to do, and ends it.
+    let idle = state.tasks.is_empty() && state.profile == Profile::Langgraph;
+    if tasks.is_empty() && !unapplied && !idle {
         return Verdict::Refuse(Refusal::NothingToRetry {
             thread: state.thread.clone(),
             status: state.status(),
@@ -142,5 +161,7 @@ pub(super) fn retry(state: &ThreadState, command: &CommandRef, run: &RunId) -> V
         command: command.clone(),
         run: run.clone(),
         tasks,
+        recursion_limit,
+        terms: terms.clone(),
     })
 }

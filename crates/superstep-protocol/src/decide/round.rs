@@ -7,12 +7,15 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use superstep_graph::{ChannelChange, Delta, NodeName, Source, Task, TaskId, Write, WriteValue};
 
-use super::{Nothing, Superstep, Verdict};
+use super::{Nothing, Stop, Superstep, Updated, Verdict, answer};
 use crate::{
     ids::Dispatch,
-    record::{Committed, Parked, RecordBody, RunError, TaskResult, Then, Trace, TracedWrite},
+    record::{
+        Amended, CommandRef, Committed, Parked, Record, RecordBody, RunError, TaskResult, Then,
+        Trace, TracedWrite,
+    },
     refusal::Refusal,
-    state::{Asked, Progress, ThreadState, is_internal},
+    state::{Asked, Progress, TaskState, ThreadState, is_internal},
 };
 
 /// What a worker has to compute before it can say that a round ended.
@@ -59,10 +62,10 @@ pub fn close_with<'a>(
     let mut writes = Vec::with_capacity(state.tasks.len());
     for task in &state.tasks {
         let finished = match &task.progress {
-            Progress::Finished { writes } => Some(writes.as_slice()),
+            Progress::Finished { writes, .. } => Some(writes.as_slice()),
             Progress::Open { dispatch: open } if *open == dispatch => {
                 match results.get(&task.task.id) {
-                    Some(TaskResult::Finished { writes }) => Some(writes.as_slice()),
+                    Some(TaskResult::Finished { writes, .. }) => Some(writes.as_slice()),
                     _ => None,
                 }
             }
@@ -102,9 +105,15 @@ pub(super) fn ended(
         (Closing::Apply(writes), Some(Ok(superstep))) => {
             let traces = writes
                 .iter()
-                .map(|(task, writes)| trace(task, writes, &superstep.delta))
+                .map(|(task, writes)| Trace {
+                    handled: handled(state, results, &task.id),
+                    ..trace(&task.id, writes, &superstep.delta)
+                })
                 .collect();
-            Verdict::Append(committed(state, dispatch, superstep, Source::Loop, traces))
+            let mut committed = committed(state, dispatch, superstep, Source::Loop);
+            committed.traces = traces;
+            committed.kept = kept(state, results);
+            Verdict::Append(RecordBody::Committed(Box::new(committed)))
         }
         (Closing::Apply(_), Some(Err(error))) => Verdict::Append(RecordBody::Failed(Parked {
             closes: dispatch,
@@ -142,32 +151,65 @@ pub(super) fn ended(
     }
 }
 
+/// How the node of a finished task failed, if an error handler wrote in its place.
+fn handled(
+    state: &ThreadState,
+    results: &BTreeMap<TaskId, TaskResult>,
+    task: &TaskId,
+) -> Option<RunError> {
+    if let Some(TaskResult::Finished { handled, .. }) = results.get(task) {
+        return handled.clone();
+    }
+    match state.task(task).map(|task| &task.progress) {
+        Some(Progress::Finished { handled, .. }) => handled.clone(),
+        _ => None,
+    }
+}
+
+/// The states of subgraphs that outlive their calls, as the superstep's tasks leave them.
+fn kept(
+    state: &ThreadState,
+    results: &BTreeMap<TaskId, TaskResult>,
+) -> BTreeMap<NodeName, Box<ThreadState>> {
+    let of = |task: &TaskState| {
+        let keeps = match (results.get(&task.task.id), &task.progress) {
+            (Some(TaskResult::Finished { keeps, .. }), _)
+            | (None, Progress::Finished { keeps, .. }) => keeps,
+            _ => return None,
+        };
+        Some((task.task.node.clone(), keeps.clone()?))
+    };
+    state.tasks.iter().filter_map(of).collect()
+}
+
 fn committed(
     state: &ThreadState,
     closes: Dispatch,
     superstep: &Superstep,
     source: Source,
-    traces: Vec<Trace>,
-) -> RecordBody {
+) -> Committed {
     let step = state.next_step();
     let may_go_on = state.run.as_ref().is_none_or(|run| step < run.stop);
-    let then = if !may_go_on {
-        let limit = state.run.as_ref().map_or(0, |run| run.recursion_limit);
-        Then::Fail(RunError {
-            kind: "GraphRecursionError".to_owned(),
-            message: format!(
-                "the recursion limit of {limit} supersteps was reached without coming to the \
-                 end; raise `recursion_limit`, or give the loop a way out"
-            ),
-            node: None,
-            task: None,
-        })
-    } else if superstep.tasks.is_empty() {
-        Then::Complete
-    } else {
-        Then::Run
+    let then = match superstep.stop {
+        Stop::After if !superstep.tasks.is_empty() => Then::Break,
+        Stop::After => Then::Complete,
+        _ if !may_go_on => {
+            let limit = state.run.as_ref().map_or(0, |run| run.recursion_limit);
+            Then::Fail(RunError {
+                kind: "GraphRecursionError".to_owned(),
+                message: format!(
+                    "the recursion limit of {limit} supersteps was reached without coming to \
+                     the end; raise `recursion_limit`, or give the loop a way out"
+                ),
+                node: None,
+                task: None,
+            })
+        }
+        _ if superstep.tasks.is_empty() => Then::Complete,
+        Stop::Before => Then::Break,
+        Stop::No => Then::Run,
     };
-    RecordBody::Committed(Box::new(Committed {
+    Committed {
         source,
         step,
         lineage: superstep.lineage.clone(),
@@ -177,8 +219,10 @@ fn committed(
         closes,
         run: state.run_of(closes),
         as_node: None,
-        traces,
-    }))
+        traces: Vec::new(),
+        output: superstep.output,
+        kept: BTreeMap::new(),
+    }
 }
 
 pub(super) fn input_taken(
@@ -193,7 +237,11 @@ pub(super) fn input_taken(
     {
         Some(decision) if matches!(decision.asked, Asked::Input { .. }) => {
             Verdict::Append(match superstep {
-                Ok(superstep) => committed(state, dispatch, superstep, Source::Input, Vec::new()),
+                Ok(superstep) => {
+                    let state = state.decided_on(dispatch);
+                    let committed = committed(&state, dispatch, superstep, Source::Input);
+                    RecordBody::Committed(Box::new(committed))
+                }
                 Err(error) => RecordBody::Failed(Parked {
                     closes: dispatch,
                     run: state.run_of(dispatch),
@@ -206,10 +254,82 @@ pub(super) fn input_taken(
     }
 }
 
+/// A run was prepared: the command is applied to the checkpoint as it stands, or to a copy of an
+/// older one.
+pub(super) fn command_applied(
+    state: &ThreadState,
+    dispatch: Dispatch,
+    superstep: &Result<Superstep, String>,
+) -> Verdict {
+    let Some(decision) = state.decision.as_ref().filter(|d| d.dispatch == dispatch) else {
+        return Verdict::Nothing(Nothing::Late);
+    };
+    let Asked::Command(asked) = &decision.asked else {
+        return Verdict::Nothing(Nothing::Late);
+    };
+    let superstep = match superstep {
+        Ok(superstep) => superstep,
+        Err(reason) => {
+            return Verdict::Append(declined(dispatch, &asked.command, reason, true));
+        }
+    };
+    if decision.at.is_some() {
+        let state = state.decided_on(dispatch);
+        let mut copy = committed(&state, dispatch, superstep, Source::Fork);
+        copy.run = Some(asked.run.clone());
+        // It is a copy: no superstep passed that could be one too many, or be stopped at.
+        copy.then = if copy.tasks.is_empty() {
+            Then::Complete
+        } else {
+            Then::Run
+        };
+        return Verdict::Append(RecordBody::Committed(Box::new(copy)));
+    }
+    let runs = |task: &Task| match state.task(&task.id) {
+        Some(known) => answer::runs_with(state.profile, known, &asked.answers),
+        None => true,
+    };
+    let round = superstep.tasks.iter().filter(|task| runs(task));
+    Verdict::Append(RecordBody::Amended(Box::new(Amended {
+        closes: dispatch,
+        run: asked.run.clone(),
+        delta: superstep.delta.clone(),
+        round: round.map(|task| task.id.clone()).collect(),
+        tasks: superstep.tasks.clone(),
+    })))
+}
+
+pub(super) fn child_updated(
+    state: &ThreadState,
+    dispatch: Dispatch,
+    task: &TaskId,
+    child: &[Record],
+) -> Verdict {
+    if !state.waits_for(dispatch) || state.task(task).is_none() {
+        return Verdict::Nothing(Nothing::Late);
+    }
+    Verdict::Append(RecordBody::ChildUpdated {
+        closes: dispatch,
+        task: task.clone(),
+        child: child.to_vec(),
+    })
+}
+
+fn declined(closes: Dispatch, command: &CommandRef, reason: &str, resume: bool) -> RecordBody {
+    RecordBody::Declined {
+        closes,
+        command: command.clone(),
+        refusal: Refusal::InvalidUpdate {
+            reason: reason.to_owned(),
+        },
+        resume,
+    }
+}
+
 pub(super) fn update_applied(
     state: &ThreadState,
     dispatch: Dispatch,
-    superstep: &Result<(NodeName, Superstep), String>,
+    updated: &Result<Box<Updated>, String>,
 ) -> Verdict {
     let Some(decision) = state.decision.as_ref().filter(|d| d.dispatch == dispatch) else {
         return Verdict::Nothing(Nothing::Late);
@@ -217,32 +337,34 @@ pub(super) fn update_applied(
     let Asked::Update { command, .. } = &decision.asked else {
         return Verdict::Nothing(Nothing::Late);
     };
-    Verdict::Append(match superstep {
-        Ok((as_node, superstep)) => RecordBody::Committed(Box::new(Committed {
-            source: Source::Update,
-            step: state.next_step(),
-            // An update is a new place to be: what is asked after it is asked anew.
-            lineage: superstep.lineage.clone(),
-            delta: superstep.delta.clone(),
-            tasks: superstep.tasks.clone(),
-            then: Then::Wait,
-            closes: dispatch,
-            run: None,
-            as_node: Some(as_node.clone()),
-            traces: Vec::new(),
-        })),
-        Err(reason) => RecordBody::Declined {
-            closes: dispatch,
-            command: command.clone(),
-            refusal: Refusal::InvalidUpdate {
-                reason: reason.clone(),
-            },
-        },
-    })
+    let updated = match updated {
+        Ok(updated) => updated,
+        Err(reason) => return Verdict::Append(declined(dispatch, command, reason, false)),
+    };
+    let superstep = &updated.superstep;
+    let traces = updated
+        .task
+        .iter()
+        .map(|(task, writes)| trace(task, writes, &superstep.delta));
+    Verdict::Append(RecordBody::Committed(Box::new(Committed {
+        source: updated.source,
+        step: state.decided_on(dispatch).next_step(),
+        // An update is a new place to be: what is asked after it is asked anew.
+        lineage: superstep.lineage.clone(),
+        delta: superstep.delta.clone(),
+        tasks: superstep.tasks.clone(),
+        then: Then::Wait,
+        closes: dispatch,
+        run: None,
+        as_node: Some(updated.as_node.clone()),
+        traces: traces.collect(),
+        output: superstep.output,
+        kept: BTreeMap::new(),
+    })))
 }
 
 /// What a task wrote to the state, without repeating what the delta holds anyway.
-fn trace(task: &Task, writes: &[Write], delta: &Delta) -> Trace {
+fn trace(task: &TaskId, writes: &[Write], delta: &Delta) -> Trace {
     let wrote = writes
         .iter()
         .filter(|write| !is_internal(write.channel.as_str()))
@@ -256,8 +378,9 @@ fn trace(task: &Task, writes: &[Write], delta: &Delta) -> Trace {
         })
         .collect();
     Trace {
-        task: task.id.clone(),
+        task: task.clone(),
         wrote,
+        handled: None,
     }
 }
 

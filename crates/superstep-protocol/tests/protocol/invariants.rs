@@ -3,7 +3,7 @@
 //! One history, nothing applied twice or on answers that nobody gave, and no thread without an
 //! owner or a reason.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use superstep_graph::Source;
@@ -18,6 +18,8 @@ fn command_in(body: &RecordBody) -> Option<&CommandId> {
         RecordBody::Started { command, .. }
         | RecordBody::Resumed { command, .. }
         | RecordBody::Retried { command, .. }
+        | RecordBody::Commanded { command, .. }
+        | RecordBody::Created { command, .. }
         | RecordBody::UpdateAsked { command, .. }
         | RecordBody::Cancelled { command, .. }
         | RecordBody::Deleted { command } => Some(&command.id),
@@ -32,6 +34,7 @@ pub(crate) fn check_log(log: &[Record]) {
     let mut answered = BTreeSet::new();
     let mut dispatches = BTreeSet::new();
     let mut closed = BTreeSet::new();
+    let mut commanded = BTreeMap::new();
     for (at, record) in log.iter().enumerate() {
         assert_eq!(record.head.version, at as u64 + 1);
         assert!(at == 0 || log[at - 1].time <= record.time);
@@ -45,6 +48,16 @@ pub(crate) fn check_log(log: &[Record]) {
                     assert!(answered.insert(id), "{id} took two answers");
                 }
                 None
+            }
+            RecordBody::Commanded { answers, .. } => {
+                commanded.insert(record.head, answers);
+                None
+            }
+            RecordBody::Amended(amended) => {
+                for id in commanded[&amended.closes].keys() {
+                    assert!(answered.insert(id), "{id} took two answers");
+                }
+                Some(amended.closes)
             }
             RecordBody::Committed(committed) => Some(committed.closes),
             RecordBody::Interrupted(parked) | RecordBody::Failed(parked) => Some(parked.closes),
@@ -108,7 +121,9 @@ pub(crate) fn check_applied(log: &[Record], state: &ThreadState) {
     let heads: BTreeSet<String> = log.iter().map(|record| record.head.to_string()).collect();
     let mut given: BTreeSet<String> = BTreeSet::new();
     for record in log {
-        if let RecordBody::Resumed { answers, .. } = &record.body {
+        if let RecordBody::Resumed { answers, .. } | RecordBody::Commanded { answers, .. } =
+            &record.body
+        {
             given.extend(answers.values().map(ToString::to_string));
         }
     }

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use superstep_graph::InterruptId;
 use superstep_protocol::{
-    Answers, Dispatch, Event, Head, Nonce, Nothing, Progress, RunError, Verdict,
+    Answers, Dispatch, Event, Head, Nonce, Nothing, Progress, RunError, StateUpdate, Updated,
+    Verdict,
 };
 
 use crate::{
@@ -135,7 +136,8 @@ fn event(story: &mut Story, name: &str) -> Event {
         "plain answer" => story.resume_event("x", plain()),
         "plain answer from before" => {
             let mut event = story.resume_event("x", plain());
-            if let Event::Resume { command, .. } = &mut event {
+            if let Event::Resume(resume) = &mut event {
+                let command = &mut resume.command;
                 command.sent_at.0 -= 1_500;
             }
             event
@@ -157,11 +159,7 @@ fn event(story: &mut Story, name: &str) -> Event {
             command,
             reason: None,
         },
-        "update" => Event::Update {
-            command,
-            values: json!({}),
-            as_node: None,
-        },
+        "update" => Event::Update(Box::new(StateUpdate::new(command, json!({}), None))),
         "retry" => Event::Retry {
             command,
             run: "run-x".into(),
@@ -226,7 +224,7 @@ fn event(story: &mut Story, name: &str) -> Event {
             dispatch,
             superstep: superstep(story)
                 .filter(|_| name == "update applied")
-                .map(|superstep| ("a".into(), superstep))
+                .map(|superstep| Box::new(Updated::new("a".into(), superstep)))
                 .ok_or_else(|| "no such node".to_owned()),
         },
         "deadline of a" => {
@@ -319,9 +317,9 @@ fn every_kind_of_event_is_among_the_events() {
         .iter()
         .map(|name| match event(&mut state("running_one"), name) {
             Event::Start(_) => "start",
-            Event::Resume { .. } => "resume",
+            Event::Resume(_) => "resume",
             Event::Cancel { .. } => "cancel",
-            Event::Update { .. } => "update",
+            Event::Update(_) => "update",
             Event::Retry { .. } => "retry",
             Event::Delete { .. } => "delete",
             Event::RoundEnded { .. } => "round ended",

@@ -179,6 +179,8 @@ fn a_state_owes_the_events_of_every_untold_record() {
         recursion_limit: 25,
         config: serde_json::Map::new(),
         metadata: serde_json::Map::new(),
+        terms: superstep_protocol::Terms::default(),
+        at: None,
     };
     let head = superstep_protocol::Head {
         version: 7,

@@ -42,7 +42,8 @@ fn an_answer_sent_as_the_question_opened_is_taken() {
     let opened = story.state().open_questions().next().unwrap().1.opened_at;
     for (sent_at, expected) in [(opened, "resumed"), (UnixMillis(opened.0 - 1), "stale")] {
         let mut event = story.resume_event("x", Answers::Plain(json!(0)));
-        if let Event::Resume { command, .. } = &mut event {
+        if let Event::Resume(resume) = &mut event {
+            let command = &mut resume.command;
             command.sent_at = sent_at;
         }
         assert_eq!(kind(&story.verdict(&event)), expected);
@@ -55,7 +56,8 @@ fn a_named_answer_is_taken_whenever_it_was_sent() {
     let mut story = state("asked_one");
     let id = story.question("a", 0);
     let mut event = story.resume_event("x", Answers::ById(BTreeMap::from([(id, json!(1))])));
-    if let Event::Resume { command, .. } = &mut event {
+    if let Event::Resume(resume) = &mut event {
+        let command = &mut resume.command;
         command.sent_at = UnixMillis(0);
     }
     story.happens(&event);

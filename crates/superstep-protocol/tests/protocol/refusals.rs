@@ -40,7 +40,8 @@ fn all() -> Vec<Refusal> {
     let value = |value: &str| Answers::ById(BTreeMap::from([(answered.clone(), json!(value))]));
     let unknown = Answers::ById(BTreeMap::from([("f".repeat(32).into(), json!(1))]));
     let mut stale = plain(&asked);
-    if let Event::Resume { command, .. } = &mut stale {
+    if let Event::Resume(resume) = &mut stale {
+        let command = &mut resume.command;
         command.sent_at = UnixMillis(1);
     }
     let cancel = |story: &Story| Event::Cancel {

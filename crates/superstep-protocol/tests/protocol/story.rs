@@ -12,8 +12,8 @@ use superstep_graph::{
 };
 use superstep_protocol::{
     Answers, Closing, CommandRef, Dispatch, Event, GraphId, Head, Nonce, Profile, Raised, Record,
-    RecordBody, RunError, Start, Superstep, TaskResult, ThreadId, ThreadState, UnixMillis, Verdict,
-    close_with, decide, fold,
+    RecordBody, Resume, RunError, Start, StateUpdate, Stop, Superstep, TaskResult, Terms, ThreadId,
+    ThreadState, UnixMillis, Updated, Verdict, close_with, decide, fold,
 };
 
 /// How a node ended.
@@ -127,6 +127,8 @@ impl Story {
             recursion_limit: self.limit,
             config: Map::new(),
             metadata: Map::new(),
+            terms: Terms::default(),
+            at: None,
         }))
     }
 
@@ -205,24 +207,19 @@ impl Story {
             task: Some(self.task(node)),
         };
         match end {
-            End::Done => TaskResult::Finished { writes },
-            End::Asks(indices) => TaskResult::Interrupted {
-                raised: indices.iter().map(|index| self.raised(*index)).collect(),
-            },
-            End::Fails => TaskResult::Failed {
-                error: error(),
-                writes: None,
-            },
-            End::PathFails => TaskResult::Failed {
-                error: error(),
-                writes: Some(writes),
-            },
+            End::Done => TaskResult::finished(writes),
+            End::Asks(indices) => {
+                TaskResult::interrupted(indices.iter().map(|index| self.raised(*index)).collect())
+            }
+            End::Fails => TaskResult::failed(error(), None),
+            End::PathFails => TaskResult::failed(error(), Some(writes)),
         }
     }
 
     pub(crate) fn raised(&self, index: usize) -> Raised {
         Raised {
             index,
+            id: None,
             payload: json!({"question": index}),
             expires_at: self.expire_ms.map(|ms| self.now.plus_ms(ms)),
         }
@@ -258,6 +255,8 @@ impl Story {
             delta,
             tasks,
             lineage,
+            output: true,
+            stop: Stop::No,
         }
     }
 
@@ -277,11 +276,11 @@ impl Story {
     }
 
     pub(crate) fn resume_event(&self, id: &str, answers: Answers) -> Event {
-        Event::Resume {
-            command: self.command(id),
-            run: format!("run-{id}").into(),
+        Event::Resume(Box::new(Resume::new(
+            self.command(id),
+            format!("run-{id}").into(),
             answers,
-        }
+        )))
     }
 
     /// Answers one question of a node by its id.
@@ -312,11 +311,11 @@ impl Story {
 
     #[track_caller]
     pub(crate) fn ask_update(&mut self, id: &str) -> &mut Self {
-        let event = Event::Update {
-            command: self.command(id),
-            values: json!({"log": ["patched"]}),
-            as_node: Some("a".into()),
-        };
+        let event = Event::Update(Box::new(StateUpdate::new(
+            self.command(id),
+            json!({"log": ["patched"]}),
+            Some("a".into()),
+        )));
         self.happens(&event)
     }
 
@@ -324,7 +323,10 @@ impl Story {
         let dispatch = self.state().decision.as_ref().unwrap().dispatch;
         Event::UpdateApplied {
             dispatch,
-            superstep: Ok(("a".into(), self.superstep(&["update"], next))),
+            superstep: Ok(Box::new(Updated::new(
+                "a".into(),
+                self.superstep(&["update"], next),
+            ))),
         }
     }
 

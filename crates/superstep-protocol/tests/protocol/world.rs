@@ -13,8 +13,9 @@ use superstep_graph::{
 };
 use superstep_protocol::{
     Answers, Asked, Closing, CommandId, CommandRef, Dispatch, Event, Head, Nonce, Obligation,
-    Profile, Raised, Record, RunError, Start, Superstep, TaskResult, ThreadId, ThreadState,
-    UnixMillis, Verdict, close_with, decide, fold, obligations,
+    Profile, Raised, Record, Resume, RunError, Start, StateUpdate, Stop, Superstep, TaskResult,
+    Terms, ThreadId, ThreadState, UnixMillis, Updated, Verdict, close_with, decide, fold,
+    obligations,
 };
 
 use crate::{
@@ -236,7 +237,18 @@ impl World {
                     superstep: if self.fails(draw, 4) {
                         Err("no".to_owned())
                     } else {
-                        Ok(("n".into(), superstep(&view, &[], &["p", "n"])))
+                        Ok(Box::new(Updated::new(
+                            "n".into(),
+                            superstep(&view, &[], &["p", "n"]),
+                        )))
+                    },
+                },
+                Asked::Command(_) => Event::CommandApplied {
+                    dispatch,
+                    superstep: if self.fails(draw, 4) {
+                        Err("no".to_owned())
+                    } else {
+                        Ok(amended(&view))
                     },
                 },
                 Asked::Close => self.closing(&view, dispatch, BTreeMap::new(), draw),
@@ -290,25 +302,20 @@ impl World {
             json!({"task": task, "round": round, "answers": answers}),
         )];
         if self.fails(draw, 7) {
-            return TaskResult::Failed {
-                error: error("node"),
-                writes: draw.is_multiple_of(2).then_some(writes),
-            };
+            let writes = draw.is_multiple_of(2).then_some(writes);
+            return TaskResult::failed(error("node"), writes);
         }
         if missing.is_empty() {
-            return TaskResult::Finished { writes };
+            return TaskResult::finished(writes);
         }
         let expires_at = draw.is_multiple_of(5).then(|| self.now.plus_ms(100));
-        TaskResult::Interrupted {
-            raised: missing
-                .into_iter()
-                .map(|index| Raised {
-                    index,
-                    payload: json!(index),
-                    expires_at,
-                })
-                .collect(),
-        }
+        let asks = |index| Raised {
+            index,
+            id: None,
+            payload: json!(index),
+            expires_at,
+        };
+        TaskResult::interrupted(missing.into_iter().map(asks).collect())
     }
 
     fn closing(
@@ -399,41 +406,40 @@ impl World {
                 recursion_limit: 25,
                 config: Map::new(),
                 metadata: Map::new(),
+                terms: Terms::default(),
+                at: None,
             })),
-            2 | 3 => Event::Resume {
+            2 => Event::Resume(Box::new(Resume::new(command, run, Answers::Plain(value)))),
+            3 => Event::Resume(Box::new(Resume {
+                update: json!({}),
+                answers: pick.is_multiple_of(3).then_some(Answers::Plain(value)),
+                ..Resume::new(command, run, Answers::Plain(Value::Null))
+            })),
+            4..=6 => Event::Resume(Box::new(Resume::new(
                 command,
                 run,
-                answers: Answers::Plain(value),
-            },
-            4..=6 => Event::Resume {
-                command,
-                run,
-                answers: Answers::ById(BTreeMap::from([(question?, value)])),
-            },
+                Answers::ById(BTreeMap::from([(question?, value)])),
+            ))),
             7 => Event::DeadlineReached {
                 interrupt: question?,
             },
-            8 => Event::Update {
-                command,
-                values: json!({}),
-                as_node: None,
-            },
+            8 => Event::Update(Box::new(StateUpdate::new(command, json!({}), None))),
             9 => Event::Retry { command, run },
             10 => Event::Cancel {
                 command,
                 reason: None,
             },
             _ if pick.is_multiple_of(4) => Event::Delete { command },
-            _ => Event::Resume {
+            _ => Event::Resume(Box::new(Resume::new(
                 command,
                 run,
-                answers: Answers::ById(
+                Answers::ById(
                     questions
                         .into_iter()
                         .map(|id| (id, value.clone()))
                         .collect(),
                 ),
-            },
+            ))),
         })
     }
 
@@ -468,11 +474,7 @@ impl World {
                 }
             } else if let Some(id) = asks.first() {
                 let answers = Answers::ById(BTreeMap::from([(id.clone(), json!(1))]));
-                Event::Resume {
-                    command,
-                    run,
-                    answers,
-                }
+                Event::Resume(Box::new(Resume::new(command, run, answers)))
             } else if view.tasks.is_empty() {
                 return;
             } else {
@@ -526,9 +528,9 @@ fn error(what: &str) -> RunError {
 fn command_of(event: &Event) -> Option<&CommandId> {
     match event {
         Event::Start(start) => Some(&start.command.id),
-        Event::Resume { command, .. }
-        | Event::Cancel { command, .. }
-        | Event::Update { command, .. }
+        Event::Resume(resume) => Some(&resume.command.id),
+        Event::Update(update) => Some(&update.command.id),
+        Event::Cancel { command, .. }
         | Event::Retry { command, .. }
         | Event::Delete { command } => Some(&command.id),
         _ => None,
@@ -543,6 +545,31 @@ pub(crate) fn work_of(state: &ThreadState) -> Vec<(Dispatch, Vec<TaskId>)> {
             Obligation::Events { .. } => None,
         })
         .collect()
+}
+
+/// What a command makes of the checkpoint as it stands: what was there, and one task more.
+fn amended(state: &ThreadState) -> Superstep {
+    let lineage = state.checkpoint.lineage.clone();
+    let (ns, path) = (Namespace::root(), TaskPath::Pull);
+    let (node, step) = ("beside".into(), state.next_step());
+    let beside = Task {
+        id: Task::id_of(&lineage, &ns, step, &node, &path),
+        node,
+        path,
+        triggers: Vec::new(),
+        packet: None,
+    };
+    let mut tasks: Vec<Task> = state.tasks.iter().map(|task| task.task.clone()).collect();
+    if !tasks.contains(&beside) {
+        tasks.push(beside);
+    }
+    Superstep {
+        delta: Delta::default(),
+        tasks,
+        lineage,
+        output: false,
+        stop: Stop::No,
+    }
 }
 
 fn superstep(state: &ThreadState, applied: &[Value], next: &[&str]) -> Superstep {
@@ -567,5 +594,7 @@ fn superstep(state: &ThreadState, applied: &[Value], next: &[&str]) -> Superstep
         delta,
         tasks,
         lineage,
+        output: true,
+        stop: Stop::No,
     }
 }

@@ -88,7 +88,9 @@ fn walks_reach_every_kind_of_record() {
     }
     let kinds: Vec<&str> = seen.keys().copied().collect();
     let expected = [
+        "amended",
         "cancelled",
+        "commanded",
         "committed",
         "deadline_passed",
         "declined",

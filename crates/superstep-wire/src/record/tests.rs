@@ -9,7 +9,7 @@ use serde_json::{Map, json};
 use superstep_graph::{Delta, Lineage, Source, Task, TaskId, TaskPath, Write};
 use superstep_protocol::{
     CommandRef, Committed, Head, Nonce, Parked, Profile, Raised, RecordBody, Refusal, RunError,
-    Then, ThreadId, Trace, TracedWrite, UnixMillis, fold,
+    Terms, Then, ThreadId, Trace, TracedWrite, UnixMillis, fold,
 };
 
 use super::*;
@@ -71,6 +71,8 @@ fn started() -> RecordBody {
         recursion_limit: 25,
         config: Map::from_iter([("user".to_owned(), json!("ada"))]),
         metadata: Map::new(),
+        terms: Terms::default(),
+        at: None,
     }
 }
 
@@ -105,7 +107,10 @@ fn committed() -> RecordBody {
                 TracedWrite::AsDelta("draft".into()),
                 TracedWrite::Value(Write::set("log", json!([1]))),
             ],
+            handled: None,
         }],
+        output: false,
+        kept: BTreeMap::new(),
     }))
 }
 
@@ -114,19 +119,16 @@ fn parked(error: Option<RunError>) -> Parked {
     let results = BTreeMap::from([
         (
             task().id,
-            TaskResult::Interrupted {
-                raised: vec![Raised {
-                    index: 0,
-                    payload: json!({"message": "Approve email?"}),
-                    expires_at: None,
-                }],
-            },
+            TaskResult::interrupted(vec![Raised {
+                index: 0,
+                id: None,
+                payload: json!({"message": "Approve email?"}),
+                expires_at: None,
+            }]),
         ),
         (
             other,
-            TaskResult::Finished {
-                writes: vec![Write::set("draft", json!(null))],
-            },
+            TaskResult::finished(vec![Write::set("draft", json!(null))]),
         ),
     ]);
     Parked {
@@ -150,16 +152,24 @@ fn records() -> Vec<Record> {
             run: "run-2".into(),
             answers: BTreeMap::from([(id.clone(), json!({"approved": true}))]),
             tasks: vec![task().id],
+            offer: None,
+            recursion_limit: None,
+            terms: Terms::default(),
         },
         RecordBody::Retried {
             command: command(),
             run: "run-3".into(),
             tasks: vec![task().id],
+            recursion_limit: None,
+            terms: Terms::default(),
         },
         RecordBody::UpdateAsked {
             command: command(),
             values: json!({"draft": "better"}),
             as_node: Some("review".into()),
+            more: Vec::new(),
+            at: None,
+            subgraph: Vec::new(),
         },
         RecordBody::Declined {
             closes: head(6),
@@ -167,6 +177,7 @@ fn records() -> Vec<Record> {
             refusal: Refusal::InvalidUpdate {
                 reason: "no such channel".to_owned(),
             },
+            resume: false,
         },
         RecordBody::Cancelled {
             command: command(),
@@ -281,10 +292,7 @@ fn task_results_are_read_as_they_were_written() {
             result
         );
     }
-    let failed = TaskResult::Failed {
-        error: error(),
-        writes: Some(Vec::new()),
-    };
+    let failed = TaskResult::failed(error(), Some(Vec::new()));
     assert_eq!(
         decode_result(&encode_result(failed.clone())).unwrap(),
         failed
