@@ -446,6 +446,7 @@ async fn run_all(
         timeout: running.timeout,
         cancel: running.cancel.clone(),
         sink: running.sink.clone(),
+        path: Arc::from([]),
     };
     let run = |id: &TaskId| {
         let task = thread.state.task(id).map(|task| task.task.clone());

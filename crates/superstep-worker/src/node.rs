@@ -114,6 +114,8 @@ pub struct TaskInfo {
     pub task: TaskId,
     /// The node.
     pub node: NodeName,
+    /// The nodes whose subgraph it belongs to, from the outside in; empty in the root graph.
+    pub path: Arc<[NodeName]>,
     /// The superstep.
     pub step: i64,
     /// 1 at the first attempt of the task in its round.
@@ -194,6 +196,11 @@ impl NodeContext {
     /// The node's name.
     pub fn node(&self) -> &NodeName {
         &self.shared.info.node
+    }
+
+    /// The nodes whose subgraph this one belongs to, from the outside in; empty in the root graph.
+    pub fn path(&self) -> &[NodeName] {
+        &self.shared.info.path
     }
 
     /// The superstep's number.

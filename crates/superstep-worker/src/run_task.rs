@@ -5,7 +5,9 @@
 
 use std::{sync::Arc, task::Poll, time::Duration};
 
-use superstep_graph::{Horizon, Task, input_of, output_from_update, route_within, start_writes};
+use superstep_graph::{
+    Horizon, NodeName, Task, input_of, output_from_update, route_within, start_writes,
+};
 use superstep_protocol::{RunError, TaskResult, ThreadState};
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +29,8 @@ pub(crate) struct Attempt {
     pub(crate) timeout: Duration,
     pub(crate) cancel: CancellationToken,
     pub(crate) sink: Option<Arc<dyn OutputSink>>,
+    /// The nodes whose subgraph the task belongs to, from the outside in.
+    pub(crate) path: Arc<[NodeName]>,
 }
 
 /// Why a task has no result: it was told to stop, and will be run again by someone.
@@ -63,6 +67,7 @@ pub(crate) async fn run_task(
         run: run.map_or_else(|| "".into(), |run| run.id.clone()),
         task: task.id.clone(),
         node: task.node.clone(),
+        path: Arc::clone(&attempt.path),
         step: horizon.step,
         attempt: attempt.number,
         config: Arc::new(run.map(|run| run.config.clone()).unwrap_or_default()),
