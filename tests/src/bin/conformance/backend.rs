@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use serde_json::Value;
-use superstep::{Embedded, Graph, Profile, Thread, WorkerSettings};
+use superstep::{Embedded, Graph, Profile, WorkerSettings};
 use tempfile::TempDir;
 
-use crate::{args::BackendKind, graphs::Unsupported, ops::Fault};
+use crate::{args::BackendKind, graphs::Unsupported, handle::Handle, ops::Fault};
 
 /// The store and the graph of a case.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Backend {
     }
 
     /// A thread by its name.
-    pub(crate) fn thread(&self, name: &str) -> Thread {
-        self.app.thread(name)
+    pub(crate) fn thread(&self, name: &str) -> Handle {
+        Handle::Embedded(self.app.thread(name))
     }
 }

@@ -12,6 +12,7 @@ mod backend;
 mod case;
 mod compare;
 mod graphs;
+mod handle;
 mod observe;
 mod ops;
 mod recorder;

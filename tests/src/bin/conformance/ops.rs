@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
-use superstep::{Error, Refusal, RunOptions, StateView, Thread};
+use superstep::{RunOptions, StateView};
 use superstep_graph::Target;
 
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
     case::{Durability, Kind, OneUpdate, Op, Selector},
     compare::Labels,
     graphs::{Unsupported, breakpoints, target_of},
+    handle::{Declined, Handle},
     observe::{self, Classes},
     recorder::Recorder,
     script::{SEND, item_at},
@@ -110,7 +111,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn run(&mut self, thread: &Thread, op: &Op, begin: Begin) -> Result<Value, Fault> {
+    async fn run(&mut self, thread: &Handle, op: &Op, begin: Begin) -> Result<Value, Fault> {
         check_options(op)?;
         let was_null = matches!(&begin, Begin::Input(Value::Null));
         let ended = match begin {
@@ -143,7 +144,7 @@ impl<'a> Session<'a> {
         self.limits.insert(op.thread.clone(), op.recursion_limit);
         let mut seen = match ended {
             Ok(output) => observe::run(&output, self.classes),
-            Err(error) => json!({"error": error_of(&error, was_null)?}),
+            Err(declined) => json!({"error": error_of(declined, was_null)?}),
         };
         seen["ran"] = Value::Array(self.recorder.take_ran());
         Ok(seen)
@@ -159,7 +160,7 @@ impl<'a> Session<'a> {
         }
     }
 
-    async fn update(&mut self, thread: &Thread, op: &Op) -> Result<Value, Fault> {
+    async fn update(&mut self, thread: &Handle, op: &Op) -> Result<Value, Fault> {
         if let Some(special) = op.as_node.as_deref().filter(|node| is_special(node)) {
             return Err(Unsupported(format!("update_state as {special}")).into());
         }
@@ -174,40 +175,37 @@ impl<'a> Session<'a> {
                 );
                 Ok(json!({"ok": true}))
             }
-            Err(error) => Ok(json!({"error": error_of(&error, false)?})),
+            Err(declined) => Ok(json!({"error": error_of(declined, false)?})),
         }
     }
 
-    async fn state(&self, thread: &Thread, op: &Op) -> Result<Value, Fault> {
+    async fn state(&self, thread: &Handle, op: &Op) -> Result<Value, Fault> {
         if op.subgraphs {
             return Err(Unsupported::new("the states of subgraphs").into());
         }
         Ok(match thread.state().await {
             Ok(Some(view)) => observe::state(&view, self.classes),
             Ok(None) => observe::no_state(),
-            Err(error) => json!({"error": error_of(&error, false)?}),
+            Err(declined) => json!({"error": error_of(declined, false)?}),
         })
     }
 
-    async fn history(&self, thread: &Thread, op: &Op) -> Result<Value, Fault> {
+    async fn history(&self, thread: &Handle, op: &Op) -> Result<Value, Fault> {
         if op.filter.is_some() {
             return Err(Unsupported::new("a history with a filter").into());
         }
         let limit = op.limit.unwrap_or(usize::MAX);
-        let views = thread
-            .history(limit)
-            .await
-            .map_err(|error| broken(&error))?;
+        let views = thread.history(limit).await.map_err(Declined::into_fault)?;
         Ok(observe::history(&views, self.classes, &self.unsure))
     }
 }
 
 /// The id of the checkpoint at a place of the full history: 0 is the newest, -1 the oldest.
-async fn checkpoint_at(thread: &Thread, at: i64) -> Result<String, Fault> {
+async fn checkpoint_at(thread: &Handle, at: i64) -> Result<String, Fault> {
     let views = thread
         .history(usize::MAX)
         .await
-        .map_err(|error| broken(&error))?;
+        .map_err(Declined::into_fault)?;
     let ids: Vec<String> = views.into_iter().map(|view| view.checkpoint_id).collect();
     item_at(&ids, at).cloned().ok_or_else(|| {
         Fault::Broken(format!(
@@ -301,17 +299,17 @@ fn unsure_result(
 }
 
 /// The state to find something in; there is none to be found where it cannot be shown.
-async fn read_state(thread: &Thread) -> Result<Option<StateView>, Fault> {
+async fn read_state(thread: &Handle) -> Result<Option<StateView>, Fault> {
     match thread.state().await {
         Ok(view) => Ok(view),
-        Err(error) if error.refusal().is_some() => Ok(None),
-        Err(error) => Err(broken(&error)),
+        Err(Declined::Refused(_)) => Ok(None),
+        Err(Declined::Fault(fault)) => Err(fault),
     }
 }
 
 /// The answers of a `resume_map` by the ids that the selectors mean.
 async fn select_answers(
-    thread: &Thread,
+    thread: &Handle,
     op: &Op,
     labels: &Labels,
 ) -> Result<Map<String, Value>, Fault> {
@@ -343,27 +341,17 @@ async fn select_answers(
 }
 
 /// A refused operation as an error of the format.
-fn error_of(error: &Error, input_was_null: bool) -> Result<Value, Fault> {
-    let Some(refusal) = error.refusal() else {
-        return Err(broken(error));
+fn error_of(declined: Declined, input_was_null: bool) -> Result<Value, Fault> {
+    let kind = match declined {
+        Declined::Refused(kind) => kind,
+        Declined::Fault(fault) => return Err(fault),
     };
-    let kind = match refusal {
-        Refusal::Ambiguous { .. } => "AmbiguousResume",
-        Refusal::InvalidUpdate { .. } => "InvalidUpdateError",
-        Refusal::InvalidInput { .. } if input_was_null => "EmptyInputError",
-        other => return Ok(json!({"kind": format!("refused: {}", other.kind())})),
-    };
-    Ok(json!({"kind": kind}))
-}
-
-fn broken(error: &Error) -> Fault {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    Fault::Broken(text)
+    Ok(match kind.as_str() {
+        "ambiguous" => json!({"kind": "AmbiguousResume"}),
+        "invalid_update" => json!({"kind": "InvalidUpdateError"}),
+        "invalid_input" if input_was_null => json!({"kind": "EmptyInputError"}),
+        other => json!({"kind": format!("refused: {other}")}),
+    })
 }
 
 #[cfg(test)]

@@ -1,0 +1,138 @@
+//! Handles: a thread of a case, wherever it lives, with what operations ask of threads.
+//!
+//! One type for all backends, so that `ops` says each operation once. An operation that a
+//! backend has no word for is `Unsupported` here, by name, and nowhere else. What an answer means
+//! for a case is left to `ops`.
+//!
+//! The rule it keeps: a refusal is told by its kind, whether it came as a value or over the wire.
+
+use serde_json::Value;
+use superstep::{CheckpointView, RunOptions, RunOutput, StateView, Thread};
+
+use crate::{graphs::Unsupported, ops::Fault};
+
+/// A thread on some backend.
+#[derive(Clone, Debug)]
+pub(crate) enum Handle {
+    /// In this process.
+    Embedded(Thread),
+}
+
+/// Why a thread did not do what was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Declined {
+    /// It refuses, by a refusal of this kind.
+    Refused(String),
+    /// It could not be asked, or could not answer.
+    Fault(Fault),
+}
+
+impl Handle {
+    /// Starts a run and waits for its end; null goes on with what is left.
+    pub(crate) async fn invoke_with(
+        &self,
+        input: Value,
+        options: RunOptions,
+    ) -> Result<RunOutput, Declined> {
+        match self {
+            Self::Embedded(thread) => Ok(thread.invoke_with(input, options).await?),
+        }
+    }
+
+    /// Answers the one open question, or several by their ids, and waits for the run's end.
+    pub(crate) async fn resume(&self, answer: Value) -> Result<RunOutput, Declined> {
+        match self {
+            Self::Embedded(thread) => Ok(thread.resume(answer).await?),
+        }
+    }
+
+    /// Updates the state as `as_node`, or as the node that ran last.
+    pub(crate) async fn update_state(
+        &self,
+        values: Value,
+        as_node: Option<&str>,
+    ) -> Result<StateView, Declined> {
+        match self {
+            Self::Embedded(thread) => Ok(thread.update_state(values, as_node).await?),
+        }
+    }
+
+    /// The thread as it is now; `None` if there is none.
+    pub(crate) async fn state(&self) -> Result<Option<StateView>, Declined> {
+        match self {
+            Self::Embedded(thread) => Ok(thread.state().await?),
+        }
+    }
+
+    /// The newest checkpoints, at most `limit`.
+    pub(crate) async fn history(&self, limit: usize) -> Result<Vec<CheckpointView>, Declined> {
+        match self {
+            Self::Embedded(thread) => Ok(thread.history(limit).await?),
+        }
+    }
+}
+
+impl Declined {
+    /// As a fault, where a refusal is no observation.
+    pub(crate) fn into_fault(self) -> Fault {
+        match self {
+            Self::Refused(kind) => Fault::Broken(format!("refused: {kind}")),
+            Self::Fault(fault) => fault,
+        }
+    }
+}
+
+impl From<superstep::Error> for Declined {
+    fn from(error: superstep::Error) -> Self {
+        match error.refusal() {
+            Some(refusal) => Self::Refused(refusal.kind().to_owned()),
+            None => Self::Fault(broken(&error)),
+        }
+    }
+}
+
+impl From<Unsupported> for Declined {
+    fn from(unsupported: Unsupported) -> Self {
+        Self::Fault(unsupported.into())
+    }
+}
+
+/// A failure with all of its causes.
+pub(crate) fn broken(error: &dyn std::error::Error) -> Fault {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    Fault::Broken(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use superstep::{Refusal, ThreadId};
+
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_by_its_kind() {
+        let refusal = Refusal::UnknownThread {
+            thread: ThreadId::new("t"),
+        };
+        let declined = Declined::from(superstep::Error::from(refusal));
+        assert_eq!(declined, Declined::Refused("unknown_thread".to_owned()));
+        let fault = declined.into_fault();
+        assert_eq!(fault, Fault::Broken("refused: unknown_thread".to_owned()));
+    }
+
+    #[test]
+    fn a_failure_is_told_with_its_causes() {
+        let lost = std::io::Error::other("the line is cut");
+        let outer = std::io::Error::other(lost);
+        assert_eq!(broken(&outer), Fault::Broken("the line is cut".to_owned()));
+        let error = superstep::Error::Answer("a map".to_owned());
+        let declined = Declined::from(error);
+        let text = "the answer is no JSON: a map";
+        assert_eq!(declined, Declined::Fault(Fault::Broken(text.to_owned())));
+    }
+}
