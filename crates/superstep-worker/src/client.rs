@@ -1,7 +1,7 @@
 //! The client of a cluster, or of an embedded store that a worker works on.
 //!
 //! It sends commands and tells what became of them, waits for runs, and reads threads. It
-//! holds no graph and runs no node. Commands go through the queue like anyone's, so a worker
+//! runs no node, and needs no graph: with one it only shows more of a thread. Commands go through the queue like anyone's, so a worker
 //! decides them; only a delete is appended from here, as no message of the contract asks for
 //! it. Reading is in `read`, waiting in `wait`.
 //!
@@ -39,7 +39,7 @@ use crate::{
 };
 
 pub use read::{EventFeed, OpenInterrupt, RegisteredGraph, RunDetail, ThreadDetail};
-pub use wait::{Ended, RunEnd, Watching};
+pub use wait::{Ended, RunEnd, UpdateEnd, Watching};
 
 /// For how long a read of the store is tried again.
 const STORE_RETRY: Duration = Duration::from_secs(5);
@@ -52,6 +52,7 @@ pub struct Client {
     threads: Threads,
     queue: Arc<dyn Queue>,
     subjects: Subjects,
+    graphs: Arc<Graphs>,
 }
 
 impl std::fmt::Debug for Client {
@@ -163,7 +164,17 @@ impl Client {
             threads: Threads::new(log, world, Limits::default(), STORE_RETRY),
             queue,
             subjects,
+            graphs: Arc::default(),
         }
+    }
+
+    /// Reads threads of `graphs` as the embedded mode does: values are what their nodes read,
+    /// with the writes of tasks that are done, tasks come in the order of the graph's nodes, and
+    /// a run's values are its output. Without the graph, all that is saved is shown as it is.
+    #[must_use]
+    pub fn with_graphs(mut self, graphs: Graphs) -> Self {
+        self.graphs = Arc::new(graphs);
+        self
     }
 
     /// The queue.

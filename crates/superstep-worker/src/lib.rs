@@ -29,7 +29,7 @@ mod worker;
 
 pub use client::{
     Client, Ended, EventFeed, OpenInterrupt, RegisteredGraph, RunDetail, RunEnd, Sending, Sent,
-    ThreadDetail, Watching,
+    ThreadDetail, UpdateEnd, Watching,
 };
 pub use clock::{SharedWorld, SystemWorld, World};
 pub use error::{Error, ErrorKind, chain};

@@ -8,9 +8,10 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use bytes::Bytes;
 use serde_json::{Map, Value};
 use superstep_checkpoint::{InterruptQuery, Page, REGISTRATION_TTL, ThreadQuery, ThreadRow};
-use superstep_graph::{InterruptId, NodeName, TaskId};
+use superstep_graph::{Graph, InterruptId, NodeName, TaskId};
 use superstep_protocol::{
-    GraphName, GraphVersion, RunError, RunId, RunStatus, ThreadId, ThreadState, ThreadStatus,
+    GraphName, GraphVersion, Profile, Refusal, RunError, RunId, RunStatus, ThreadId, ThreadState,
+    ThreadStatus,
 };
 use superstep_queue::{EventFilter, Subscription};
 use superstep_wire::{Event, decode, time::to_rfc3339};
@@ -18,7 +19,7 @@ use superstep_wire::{Event, decode, time::to_rfc3339};
 use super::Client;
 use crate::{
     error::Error,
-    view::{CheckpointView, StateView},
+    view::{CheckpointView, StateView, so_far},
 };
 
 /// How many event ids a feed remembers to drop repeats.
@@ -63,7 +64,7 @@ pub struct RunDetail {
 }
 
 impl ThreadDetail {
-    pub(super) fn of(state: &ThreadState) -> Self {
+    pub(super) fn of(state: &ThreadState, graph: Option<&Graph>) -> Self {
         Self {
             thread_id: state.thread.clone(),
             status: state.status(),
@@ -77,7 +78,7 @@ impl ThreadDetail {
                 status: run.status,
                 error: run.error.clone(),
             }),
-            state: StateView::of(state, None),
+            state: StateView::of(state, graph),
         }
     }
 }
@@ -141,10 +142,26 @@ impl Client {
     /// The thread as it is now; `None` if there is none.
     ///
     /// # Errors
-    /// If the store fails.
+    /// If the store fails. With the graph of a thread of the `langgraph` profile `Refused` if a
+    /// superstep failed because its writes cannot be applied together: LangGraph has no state to
+    /// show then.
     pub async fn thread(&self, thread: &ThreadId) -> Result<Option<ThreadDetail>, Error> {
-        let state = self.state_of(thread).await?;
-        Ok(state.as_ref().map(ThreadDetail::of))
+        let Some(state) = self.state_of(thread).await? else {
+            return Ok(None);
+        };
+        let graph = self.graph_of(&state);
+        if state.profile == Profile::Langgraph
+            && let Some(Err(error)) = graph.map(|graph| so_far(&state, graph))
+        {
+            let reason = error.to_string();
+            return Err(Error::Refused(Refusal::InvalidUpdate { reason }));
+        }
+        Ok(Some(ThreadDetail::of(&state, graph)))
+    }
+
+    /// The thread's graph, if it is held here.
+    pub(super) fn graph_of(&self, state: &ThreadState) -> Option<&Graph> {
+        self.graphs.get(&state.graph).map(|graph| graph.topology())
     }
 
     /// The open questions of one thread; empty if there is none.
@@ -176,7 +193,9 @@ impl Client {
         before: Option<u64>,
         limit: usize,
     ) -> Result<Vec<CheckpointView>, Error> {
-        self.threads.history(thread, before, limit).await
+        self.threads
+            .history_of(thread, before, limit, &self.graphs)
+            .await
     }
 
     /// A page of the thread list.

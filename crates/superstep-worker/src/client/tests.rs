@@ -207,3 +207,68 @@ async fn a_deleted_thread_is_gone_and_told() {
         RefusalKind::UnknownThread,
     );
 }
+
+#[tokio::test]
+async fn a_client_with_the_graph_shows_what_is_done() {
+    let (plain, _worker) = client(true);
+    let mut graphs = Graphs::new();
+    graphs.add(asking("two", &["b", "a"]));
+    let client = plain.clone().with_graphs(graphs);
+    let open = started(&plain, "two").await;
+    let thread = ThreadId::new("t");
+    let watching = client.watch(&thread).await.unwrap();
+    let one = json!({ (open[0].interrupt_id.as_str()): "yes" });
+    let sent = client
+        .resume(&thread, answer(one), &Sending::default())
+        .await
+        .unwrap();
+    let run = sent.run_id().expect("accepted").clone();
+    let end = watching.run_end(&run, SOON).await.unwrap();
+    let Some(Ended::Interrupted { values, interrupts }) = end.map(|end| end.ended) else {
+        panic!("the other question is not open");
+    };
+    assert_eq!(values["answers"], json!(["yes"]));
+    assert_eq!(interrupts.len(), 1);
+    let known = client.thread(&thread).await.unwrap().unwrap().state;
+    assert_eq!(known.values["answers"], json!(["yes"]));
+    let names: Vec<&str> = known.tasks.iter().map(|task| task.name.as_str()).collect();
+    assert_eq!(names, ["b", "a"]);
+    let unknown = plain.thread(&thread).await.unwrap().unwrap().state;
+    assert_ne!(unknown.values.get("answers"), Some(&json!(["yes"])));
+    let newest = client.history(&thread, None, 1).await.unwrap().remove(0);
+    assert_eq!(newest.next, ["b", "a"]);
+}
+
+/// Sends an update of thread `t` and waits for its end.
+async fn updated(client: &Client, values: Value) -> UpdateEnd {
+    let thread = ThreadId::new("t");
+    let watching = client.watch(&thread).await.unwrap();
+    let update = UpdateCommand {
+        values,
+        as_node: Some("a".to_owned()),
+    };
+    let how = Sending::default();
+    let sent = client.update(&thread, &update, &how).await.unwrap();
+    let Sent::Accepted { record, .. } = sent else {
+        panic!("{sent:?} is not accepted");
+    };
+    let record = record.unwrap().parse().unwrap();
+    let end = watching.update_end(record, SOON).await.unwrap();
+    end.expect("it ends in time")
+}
+
+#[tokio::test]
+async fn an_update_ends_applied_or_declined() {
+    let (client, _worker) = client(true);
+    started(&client, "one").await;
+    let applied = updated(&client, json!({"answers": ["so"]})).await;
+    assert_eq!(applied, UpdateEnd::Applied);
+    let thread = ThreadId::new("t");
+    let state = client.thread(&thread).await.unwrap().unwrap().state;
+    assert_eq!(state.values["answers"], json!(["so"]));
+    let declined = updated(&client, json!("no object")).await;
+    let UpdateEnd::Declined { refusal } = declined else {
+        panic!("{declined:?}");
+    };
+    assert_eq!(refusal.kind(), "invalid_update");
+}

@@ -1,13 +1,16 @@
-//! Waiting for a run to end or to stop at a question.
+//! Waiting for a run to end or to stop at a question, or for an update to be applied.
 //!
 //! Events say when to look, the thread's state says what is so: a lost event costs a second,
 //! never an answer. Whoever waits subscribes before the command is sent. Only if the thread has
 //! moved on to another run is an event taken for the truth, as nothing else remembers.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use serde_json::{Map, Value};
-use superstep_protocol::{RunError, RunId, RunStatus, ThreadId, ThreadState};
+use superstep_graph::{Graph, read_output};
+use superstep_protocol::{
+    Head, RecordBody, Refusal, RunError, RunId, RunStatus, ThreadId, ThreadState,
+};
 use superstep_queue::EventFilter;
 use superstep_wire::{Event, EventKind};
 use tokio::time::{Instant, timeout_at};
@@ -16,7 +19,7 @@ use super::{
     Client, LOOK_EVERY,
     read::{EventFeed, OpenInterrupt},
 };
-use crate::error::Error;
+use crate::{error::Error, view::so_far};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -57,6 +60,20 @@ pub struct RunEnd {
     pub ended: Ended,
 }
 
+/// What became of an update that was accepted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum UpdateEnd {
+    /// It is in the state.
+    Applied,
+    /// The graph cannot take it; nothing changed.
+    Declined {
+        /// Why.
+        refusal: Refusal,
+    },
+    /// The thread went on without it, or its log is trimmed there.
+    Unknown,
+}
+
 /// A subscription to the events of one thread, made before its run is asked for.
 #[derive(Debug)]
 pub struct Watching {
@@ -81,6 +98,28 @@ impl Client {
             feed: self.events(&filter).await?,
         })
     }
+
+    /// Finds the record that closes an update, between the one that asked and the head.
+    async fn update_of(
+        &self,
+        thread: &ThreadId,
+        asked: Head,
+        head: Head,
+    ) -> Result<UpdateEnd, Error> {
+        for version in asked.version + 1..=head.version {
+            let found = self.threads.at(thread, version).await?;
+            match found.map(|(record, _)| record.body) {
+                Some(RecordBody::Committed(committed)) if committed.closes == asked => {
+                    return Ok(UpdateEnd::Applied);
+                }
+                Some(RecordBody::Declined {
+                    closes, refusal, ..
+                }) if closes == asked => return Ok(UpdateEnd::Declined { refusal }),
+                _ => {}
+            }
+        }
+        Ok(UpdateEnd::Unknown)
+    }
 }
 
 impl Watching {
@@ -95,7 +134,7 @@ impl Watching {
         loop {
             let state = self.client.state_of(&self.thread).await?;
             let found = match &state {
-                Some(state) if is_last(state, run) => ended(state),
+                Some(state) if is_last(state, run) => ended(state, self.client.graph_of(state)),
                 _ => told.take(),
             };
             if let Some(ended) = found {
@@ -108,16 +147,51 @@ impl Watching {
             if Instant::now() >= deadline {
                 return Ok(None);
             }
-            let look_again = deadline.min(Instant::now() + LOOK_EVERY);
-            match timeout_at(look_again, self.feed.next()).await {
-                Err(_) | Ok(Ok(None)) => tokio::time::sleep_until(look_again).await,
-                Ok(Ok(Some((event, _)))) => {
-                    if event.run_id.as_deref() == Some(run.as_str()) {
-                        told = said_by(event).or(told);
-                    }
-                }
-                Ok(Err(error)) => return Err(error),
+            if let Some(event) = self.next_look(deadline).await?
+                && event.run_id.as_deref() == Some(run.as_str())
+            {
+                told = said_by(event).or(told);
             }
+        }
+    }
+
+    /// Waits until the update that became `record` is applied or declined; `None` if it is
+    /// neither `within` that time.
+    ///
+    /// # Errors
+    /// If the store or the queue fails.
+    pub async fn update_end(
+        mut self,
+        record: Head,
+        within: Duration,
+    ) -> Result<Option<UpdateEnd>, Error> {
+        let deadline = Instant::now() + within;
+        loop {
+            match self.client.state_of(&self.thread).await? {
+                Some(state) if state.waits_for(record) => {}
+                Some(state) => {
+                    let found = self.client.update_of(&self.thread, record, state.head);
+                    return found.await.map(Some);
+                }
+                None => return Ok(Some(UpdateEnd::Unknown)),
+            }
+            if Instant::now() >= deadline {
+                return Ok(None);
+            }
+            self.next_look(deadline).await?;
+        }
+    }
+
+    /// Waits until there is a reason to look at the thread again: the event, if one came.
+    async fn next_look(&mut self, deadline: Instant) -> Result<Option<Event>, Error> {
+        let look_again = deadline.min(Instant::now() + LOOK_EVERY);
+        match timeout_at(look_again, self.feed.next()).await {
+            Err(_) | Ok(Ok(None)) => {
+                tokio::time::sleep_until(look_again).await;
+                Ok(None)
+            }
+            Ok(Ok(Some((event, _)))) => Ok(Some(event)),
+            Ok(Err(error)) => Err(error),
         }
     }
 }
@@ -127,7 +201,7 @@ fn is_last(state: &ThreadState, run: &RunId) -> bool {
 }
 
 /// How the last run of a thread ended; `None` while it goes on.
-fn ended(state: &ThreadState) -> Option<Ended> {
+fn ended(state: &ThreadState, graph: Option<&Graph>) -> Option<Ended> {
     let run = state.run.as_ref().filter(|_| !state.is_busy())?;
     match run.status {
         RunStatus::Pending | RunStatus::Running => None,
@@ -142,11 +216,23 @@ fn ended(state: &ThreadState) -> Option<Ended> {
         RunStatus::Interrupted => Some(Ended::Cancelled),
         RunStatus::Success if state.open_questions().next().is_some() => Some(Ended::Interrupted {
             interrupts: OpenInterrupt::all_of(state),
-            values: state.visible_values(),
+            values: output(state, graph),
         }),
         RunStatus::Success => Some(Ended::Completed {
-            values: Some(state.visible_values()),
+            values: Some(output(state, graph)),
         }),
+    }
+}
+
+/// The values of a run that ended so: its output, where the graph says what that is.
+fn output(state: &ThreadState, graph: Option<&Graph>) -> Map<String, Value> {
+    let output = graph.map(|graph| {
+        let so_far = so_far(state, graph).unwrap_or(Cow::Borrowed(&state.checkpoint));
+        read_output(graph, &so_far)
+    });
+    match output {
+        Some(Value::Object(values)) => values,
+        _ => state.visible_values(),
     }
 }
 
