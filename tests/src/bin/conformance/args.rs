@@ -4,8 +4,6 @@ use std::path::PathBuf;
 
 use clap::{Parser, ValueEnum};
 
-use crate::compare::Order;
-
 /// Runs recorded cases of LangGraph on superstep and says where the two differ.
 #[derive(Debug, Parser)]
 #[command(name = "conformance")]
@@ -34,7 +32,7 @@ pub(crate) enum BackendKind {
     Memory,
     /// In a file.
     Sqlite,
-    /// In Redis, run by a worker over NATS; private servers are started for it.
+    /// In Redis, run by workers over NATS; private servers are started for it.
     Cluster,
 }
 
@@ -45,14 +43,6 @@ impl BackendKind {
             Self::Memory => "memory",
             Self::Sqlite => "sqlite",
             Self::Cluster => "cluster",
-        }
-    }
-
-    /// Whether tasks of a superstep run one after the other there.
-    pub(crate) fn order(self) -> Order {
-        match self {
-            Self::Memory | Self::Sqlite => Order::Strict,
-            Self::Cluster => Order::Loose,
         }
     }
 }

@@ -1,48 +1,92 @@
 //! Backends: where the threads of a case live.
 //!
-//! A case has a backend of its own, so that no case sees another's threads. A composition root:
-//! it opens stores and leaves everything that happens on them to the library.
-
-use std::sync::Arc;
+//! A case has a backend of its own, so that no case sees another's threads; servers, where there
+//! are any, are started once and shared. A composition root: it opens stores and leaves
+//! everything that happens on them to the library.
 
 use serde_json::Value;
-use superstep::{Embedded, Graph, Profile, WorkerSettings};
+use superstep::{Embedded, EmbeddedBuilder, Graph, Profile, WorkerSettings};
 use tempfile::TempDir;
 
-use crate::{args::BackendKind, graphs::Unsupported, handle::Handle, ops::Fault};
+use crate::{
+    args::BackendKind,
+    cluster::{Cluster, Servers},
+    handle::{Handle, broken},
+    ops::Fault,
+};
 
-/// The store and the graph of a case.
+/// What the cases of a run share.
 #[derive(Debug)]
-pub(crate) struct Backend {
-    app: Embedded,
-    _folder: Option<Arc<TempDir>>,
+pub(crate) struct Backends {
+    kind: BackendKind,
+    servers: Option<Servers>,
 }
 
-impl Backend {
-    /// Opens a fresh one.
-    pub(crate) async fn open(kind: BackendKind, graph: Graph<Value>) -> Result<Self, Fault> {
-        let (builder, folder) = match kind {
-            BackendKind::Memory => (Embedded::memory(), None),
-            BackendKind::Sqlite => {
-                let folder = tempfile::tempdir()
-                    .map_err(|error| Fault::Broken(format!("no folder for the store: {error}")))?;
-                (Embedded::sqlite(folder.path()), Some(Arc::new(folder)))
-            }
-            BackendKind::Cluster => return Err(Unsupported::new("the cluster as a backend").into()),
+impl Backends {
+    /// Starts what is shared.
+    ///
+    /// # Errors
+    /// If servers are needed and do not come up.
+    pub(crate) fn start(kind: BackendKind) -> anyhow::Result<Self> {
+        let servers = match kind {
+            BackendKind::Memory | BackendKind::Sqlite => None,
+            BackendKind::Cluster => Some(Servers::start()?),
         };
-        let settings = WorkerSettings {
-            profile: Profile::Langgraph,
-            ..WorkerSettings::default()
+        Ok(Self { kind, servers })
+    }
+
+    /// Opens a fresh backend with the graph of a case.
+    pub(crate) async fn open(&self, graph: Graph<Value>) -> Result<Backend, Fault> {
+        if let Some(servers) = &self.servers {
+            let cluster = Box::pin(Cluster::open(servers, graph)).await?;
+            return Ok(Backend::Cluster(cluster));
+        }
+        let folder = match self.kind {
+            BackendKind::Sqlite => Some(
+                tempfile::tempdir()
+                    .map_err(|error| Fault::Broken(format!("no folder for the store: {error}")))?,
+            ),
+            BackendKind::Memory | BackendKind::Cluster => None,
         };
-        let app = builder.graph(graph).settings(settings).build().await;
-        Ok(Self {
-            app: app.map_err(|error| Fault::Broken(error.to_string()))?,
+        let builder = match &folder {
+            Some(folder) => Embedded::sqlite(folder.path()),
+            None => Embedded::memory(),
+        };
+        let app = embedded(builder, graph).await?;
+        Ok(Backend::Embedded {
+            app,
             _folder: folder,
         })
     }
+}
 
+async fn embedded(builder: EmbeddedBuilder, graph: Graph<Value>) -> Result<Embedded, Fault> {
+    let settings = WorkerSettings {
+        profile: Profile::Langgraph,
+        ..WorkerSettings::default()
+    };
+    let app = builder.graph(graph).settings(settings).build().await;
+    app.map_err(|error| broken(&error))
+}
+
+/// The store and the graph of a case.
+#[derive(Debug)]
+pub(crate) enum Backend {
+    /// In this process.
+    Embedded {
+        app: Embedded,
+        _folder: Option<TempDir>,
+    },
+    /// On servers.
+    Cluster(Cluster),
+}
+
+impl Backend {
     /// A thread by its name.
     pub(crate) fn thread(&self, name: &str) -> Handle {
-        Handle::Embedded(self.app.thread(name))
+        match self {
+            Self::Embedded { app, .. } => Handle::Embedded(app.thread(name)),
+            Self::Cluster(cluster) => Handle::Cluster(cluster.thread(name)),
+        }
     }
 }

@@ -1,24 +1,14 @@
 //! Compare: what was expected beside what was seen, and every place where they differ.
 //!
 //! Interrupt ids are compared by their labels: the first time a label meets an id the two belong
-//! together, and from then on only with each other. In the strict way everything else is compared
-//! as it is; in the loose way, for engines that run the tasks of a superstep at once, what a run
-//! op shows of one superstep has no order (FORMAT, section 5).
+//! together, and from then on only with each other. Everything else is compared as it is, the
+//! order within a superstep too: every backend keeps the discipline of FORMAT, section 5.
 
 use std::{collections::BTreeMap, fmt};
 
 use serde_json::{Map, Value, json};
 
 use crate::{observe::ANY, script::canonical};
-
-/// Whether the order within a superstep counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
-    /// It does.
-    Strict,
-    /// It does not.
-    Loose,
-}
 
 /// Which label belongs to which id.
 #[derive(Clone, Debug, Default)]
@@ -104,17 +94,8 @@ pub(crate) fn short(text: &str, characters_max: usize) -> String {
 }
 
 /// Every place where an observation differs from the expected one; none if they agree.
-pub(crate) fn compare(
-    expected: &Value,
-    got: &Value,
-    order: Order,
-    labels: &mut Labels,
-) -> Vec<Difference> {
-    let (mut expected, mut got) = (comparable(expected), comparable(got));
-    if order == Order::Loose {
-        forget_order(&mut expected);
-        forget_order(&mut got);
-    }
+pub(crate) fn compare(expected: &Value, got: &Value, labels: &mut Labels) -> Vec<Difference> {
+    let (expected, got) = (comparable(expected), comparable(got));
     let mut found = Vec::new();
     walk("", &expected, &got, labels, &mut found);
     found
@@ -132,41 +113,6 @@ fn comparable(value: &Value) -> Value {
             let kept = object.iter().filter(|(key, _)| !informative(key));
             Value::Object(
                 kept.map(|(key, value)| (key.clone(), comparable(value)))
-                    .collect(),
-            )
-        }
-        scalar => scalar.clone(),
-    }
-}
-
-/// Gives what a run op shows of one superstep an order of its own.
-fn forget_order(observed: &mut Value) {
-    for list in ["ran", "events"] {
-        if let Some(Value::Array(items)) = observed.get_mut(list) {
-            for item in &mut *items {
-                sort_questions(item.get_mut("data"));
-            }
-            items.sort_by_cached_key(|item| (item["step"].as_i64(), canonical(&without_ids(item))));
-        }
-    }
-    sort_questions(observed.get_mut("result"));
-}
-
-fn sort_questions(holder: Option<&mut Value>) {
-    if let Some(Value::Array(asked)) = holder.and_then(|data| data.get_mut("__interrupt__")) {
-        asked.sort_by_cached_key(|question| canonical(&without_ids(question)));
-    }
-}
-
-fn without_ids(value: &Value) -> Value {
-    match value {
-        Value::Array(items) => items.iter().map(without_ids).collect(),
-        Value::Object(object) if is_question(object) => json!({"value": object["value"]}),
-        Value::Object(object) => {
-            let entries = object.iter();
-            Value::Object(
-                entries
-                    .map(|(key, value)| (key.clone(), without_ids(value)))
                     .collect(),
             )
         }

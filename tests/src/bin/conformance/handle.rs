@@ -9,13 +9,15 @@
 use serde_json::Value;
 use superstep::{CheckpointView, RunOptions, RunOutput, StateView, Thread};
 
-use crate::{graphs::Unsupported, ops::Fault};
+use crate::{cluster::ClusterThread, graphs::Unsupported, ops::Fault};
 
 /// A thread on some backend.
 #[derive(Clone, Debug)]
 pub(crate) enum Handle {
     /// In this process.
     Embedded(Thread),
+    /// On servers, through a client.
+    Cluster(ClusterThread),
 }
 
 /// Why a thread did not do what was asked.
@@ -36,6 +38,7 @@ impl Handle {
     ) -> Result<RunOutput, Declined> {
         match self {
             Self::Embedded(thread) => Ok(thread.invoke_with(input, options).await?),
+            Self::Cluster(thread) => thread.invoke_with(input, options).await,
         }
     }
 
@@ -43,6 +46,7 @@ impl Handle {
     pub(crate) async fn resume(&self, answer: Value) -> Result<RunOutput, Declined> {
         match self {
             Self::Embedded(thread) => Ok(thread.resume(answer).await?),
+            Self::Cluster(thread) => thread.resume(answer).await,
         }
     }
 
@@ -54,6 +58,7 @@ impl Handle {
     ) -> Result<StateView, Declined> {
         match self {
             Self::Embedded(thread) => Ok(thread.update_state(values, as_node).await?),
+            Self::Cluster(thread) => thread.update_state(values, as_node).await,
         }
     }
 
@@ -61,6 +66,7 @@ impl Handle {
     pub(crate) async fn state(&self) -> Result<Option<StateView>, Declined> {
         match self {
             Self::Embedded(thread) => Ok(thread.state().await?),
+            Self::Cluster(thread) => thread.state().await,
         }
     }
 
@@ -68,6 +74,7 @@ impl Handle {
     pub(crate) async fn history(&self, limit: usize) -> Result<Vec<CheckpointView>, Declined> {
         match self {
             Self::Embedded(thread) => Ok(thread.history(limit).await?),
+            Self::Cluster(thread) => thread.history(limit).await,
         }
     }
 }
@@ -88,6 +95,12 @@ impl From<superstep::Error> for Declined {
             Some(refusal) => Self::Refused(refusal.kind().to_owned()),
             None => Self::Fault(broken(&error)),
         }
+    }
+}
+
+impl From<superstep_worker::Error> for Declined {
+    fn from(error: superstep_worker::Error) -> Self {
+        superstep::Error::from(error).into()
     }
 }
 

@@ -10,6 +10,7 @@
 mod args;
 mod backend;
 mod case;
+mod cluster;
 mod compare;
 mod graphs;
 mod handle;
@@ -34,7 +35,8 @@ async fn main() -> anyhow::Result<ExitCode> {
     if found.is_empty() {
         anyhow::bail!("no cases at the given paths of the given features; check the names");
     }
-    let verdicts = run::run_all(&found, args.backend).await;
+    let backends = backend::Backends::start(args.backend)?;
+    let verdicts = run::run_all(&found, &Arc::new(backends)).await;
     let report = Report {
         backend: args.backend,
         verdicts: &verdicts,

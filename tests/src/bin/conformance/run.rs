@@ -9,8 +9,7 @@ use futures_util::StreamExt as _;
 use serde_json::Value;
 
 use crate::{
-    args::BackendKind,
-    backend::Backend,
+    backend::Backends,
     case::{Case, Found},
     compare::{Difference, Labels, compare},
     graphs,
@@ -69,21 +68,21 @@ impl From<Fault> for Why {
 }
 
 /// Runs cases, some at once; the verdicts are in the order of the cases.
-pub(crate) async fn run_all(cases: &[Arc<Found>], backend: BackendKind) -> Vec<Verdict> {
+pub(crate) async fn run_all(cases: &[Arc<Found>], backends: &Arc<Backends>) -> Vec<Verdict> {
     futures_util::stream::iter(cases.iter().cloned())
-        .map(|found| run(found, backend))
+        .map(|found| run(found, Arc::clone(backends)))
         .buffered(CASES_AT_ONCE)
         .collect()
         .await
 }
 
 /// Runs a case on a backend of its own.
-async fn run(found: Arc<Found>, backend: BackendKind) -> Verdict {
+async fn run(found: Arc<Found>, backends: Arc<Backends>) -> Verdict {
     let task = tokio::spawn({
         let found = Arc::clone(&found);
         async move {
             match &found.case {
-                Ok(case) => run_case(case, backend).await,
+                Ok(case) => run_case(case, &backends).await,
                 Err(reason) => Some(Failure {
                     op: None,
                     why: Why::Unsupported(format!("a case that cannot be read: {reason}")),
@@ -114,7 +113,7 @@ async fn run(found: Arc<Found>, backend: BackendKind) -> Verdict {
     }
 }
 
-async fn run_case(case: &Case, kind: BackendKind) -> Option<Failure> {
+async fn run_case(case: &Case, backends: &Backends) -> Option<Failure> {
     let at = |op, why| Some(Failure { op, why });
     let recorder = Arc::new(Recorder::default());
     let classes = Classes::of(case);
@@ -122,7 +121,7 @@ async fn run_case(case: &Case, kind: BackendKind) -> Option<Failure> {
         Ok(graph) => graph,
         Err(graphs::Unsupported(what)) => return at(None, Why::Unsupported(what)),
     };
-    let backend = match Backend::open(kind, graph).await {
+    let backend = match backends.open(graph).await {
         Ok(backend) => backend,
         Err(fault) => return at(None, fault.into()),
     };
@@ -133,7 +132,7 @@ async fn run_case(case: &Case, kind: BackendKind) -> Option<Failure> {
             Ok(got) => got,
             Err(fault) => return at(Some(index), fault.into()),
         };
-        let differences = compare(expected, &got, kind.order(), &mut labels);
+        let differences = compare(expected, &got, &mut labels);
         if !differences.is_empty() {
             let why = Why::Differs {
                 expected: expected.clone(),

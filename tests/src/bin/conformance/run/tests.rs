@@ -3,10 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::{Value, json};
+use superstep_tests::servers::ServerBinary;
 
 use super::{Verdict, Why, run_all};
 use crate::{
     args::BackendKind,
+    backend::Backends,
     case::{Found, read_cases},
     report::Report,
 };
@@ -35,10 +37,12 @@ fn found(cases: &[Value]) -> Vec<Arc<Found>> {
     found.into_iter().map(Arc::new).collect()
 }
 
+fn memory() -> Arc<Backends> {
+    Arc::new(Backends::start(BackendKind::Memory).unwrap())
+}
+
 async fn verdict(case: Value) -> Verdict {
-    run_all(&found(&[case]), BackendKind::Memory)
-        .await
-        .remove(0)
+    run_all(&found(&[case]), &memory()).await.remove(0)
 }
 
 #[tokio::test]
@@ -85,7 +89,7 @@ async fn quirks_are_counted_apart() {
     quirk["name"] = json!("small/quirk");
     quirk["quirk"] = json!("see doc");
     let cases = found(&[asking(), wrong, quirk]);
-    let verdicts = run_all(&cases, BackendKind::Memory).await;
+    let verdicts = run_all(&cases, &memory()).await;
     let names: BTreeMap<&str, &Found> = cases.iter().map(|f| (f.name.as_str(), &**f)).collect();
     let report = Report {
         backend: BackendKind::Memory,
@@ -105,4 +109,74 @@ async fn quirks_are_counted_apart() {
     let json = report.json();
     assert_eq!(json["failures"][0]["case"], "small/wrong");
     assert_eq!(json["failures"][1]["quirk"], true);
+}
+
+/// A case that asks twice, updates in between, and reads what the graph makes of it.
+fn asking_twice() -> Value {
+    let asked = |id: &str, node: &str| json!({"name": node, "kind": "pull", "interrupts": [{"id": id, "value": node}]});
+    let node = |name: &str| {
+        json!({"name": name, "do": [
+            {"interrupt": name, "into": "x"}, {"set": {"a": [{"var": "x"}]}}]})
+    };
+    let (first, second) = (
+        json!({"id": "int:1", "value": "a"}),
+        json!({"id": "int:2", "value": "b"}),
+    );
+    json!({
+        "name": "small/asks_twice",
+        "graph": {
+            "channels": {"a": "append", "b": "last"},
+            "output": ["a"],
+            "nodes": [node("b"), node("a")],
+            "edges": [["__start__", "a"], ["__start__", "b"]],
+        },
+        "ops": [
+            {"op": "invoke", "input": {"b": 0}},
+            {"op": "command", "resume": "which?"},
+            {"op": "resume_map", "answers": [{"node": "b", "value": 2}]},
+            {"op": "state"},
+            {"op": "update", "values": {"none": 1}, "as_node": "nobody"},
+            {"op": "update", "values": {"a": [3]}, "as_node": "a"},
+            {"op": "state"},
+            {"op": "history", "limit": 1},
+            {"op": "state", "thread": "2"},
+        ],
+        "expect": [
+            {"result": {"a": [], "__interrupt__": [first, second]},
+             "ran": [{"step": 1, "node": "a"}, {"step": 1, "node": "b"}]},
+            {"error": {"kind": "AmbiguousResume"}, "ran": []},
+            {"result": {"a": [2], "__interrupt__": [first]},
+             "ran": [{"step": 1, "node": "a"}, {"step": 1, "node": "b"}]},
+            {"values": {"a": [2], "b": 0}, "next": ["a"], "source": "loop", "step": 0,
+             "tasks": [{"name": "b", "kind": "pull", "result": {"a": [2]}}, asked("int:1", "a")],
+             "interrupts": [first]},
+            {"error": {"kind": "InvalidUpdateError"}},
+            {"ok": true},
+            {"values": {"a": [3], "b": 0}, "next": [], "source": "update", "step": 1,
+             "tasks": [], "interrupts": []},
+            {"history": [{"values": {"a": [3], "b": 0}, "next": [], "source": "update", "step": 1,
+             "tasks": [], "interrupts": [], "parent": "out_of_list"}]},
+            {"values": {}, "next": [], "source": null, "step": null, "tasks": [],
+             "interrupts": []},
+        ],
+    })
+}
+
+#[tokio::test]
+async fn every_backend_gives_a_case_the_same_verdict() {
+    let mut kinds = vec![BackendKind::Memory, BackendKind::Sqlite];
+    let name = "conformance::every_backend_gives_a_case_the_same_verdict";
+    if ServerBinary::Nats.available_to(name) && ServerBinary::Redis.available_to(name) {
+        kinds.push(BackendKind::Cluster);
+    }
+    let mut wrong = asking_twice();
+    wrong["expect"][5] = json!({"error": {"kind": "InvalidUpdateError"}});
+    let cases = found(&[asking_twice(), wrong]);
+    for kind in kinds {
+        let backends = Arc::new(Backends::start(kind).unwrap());
+        let verdicts = run_all(&cases, &backends).await;
+        assert!(verdicts[0].failure.is_none(), "{kind:?}: {verdicts:?}");
+        let failure = verdicts[1].failure.as_ref().unwrap();
+        assert_eq!(failure.op, Some(5), "{kind:?}");
+    }
 }
