@@ -267,6 +267,7 @@ fn output(end: RunEnd) -> RunOutput {
     let mut output = superstep_worker::RunOutput {
         run: end.run_id,
         values: Map::new(),
+        shows: true,
         interrupts: Vec::new(),
         status: RunStatus::Success,
         error: None,
