@@ -3,7 +3,7 @@
 //! Both need the graph's channels and so run on one of its workers, as pure functions of the
 //! checkpoint. Neither runs a node.
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     apply::{Contribution, Step, apply_step},
@@ -13,8 +13,43 @@ use crate::{
     ids::{NodeName, START},
     reduce::kind,
     route::{UnknownTargets, command_writes, output_from_update, route},
-    task::{Target, Task, TaskPath, Write},
+    task::{Send, Target, Task, TaskPath, Write},
 };
+
+/// The key of an input that is a command; see [`command_input`].
+const COMMAND: &str = "__command__";
+
+/// An input that is a command: what a new thread is started with is then its update, as if the
+/// start had returned the command.
+pub fn command_input(update: Value, goto: Vec<Target>) -> Value {
+    let goto: Vec<Value> = goto
+        .into_iter()
+        .map(|target| match target {
+            Target::Node(node) => json!({"node": node}),
+            Target::Send(send) => json!({"send": send}),
+        })
+        .collect();
+    json!({COMMAND: {"update": update, "goto": goto}})
+}
+
+/// The update and the targets of an input that is a command.
+fn as_command(input: &Value) -> Option<(Value, Vec<Target>)> {
+    let object = input.as_object().filter(|object| object.len() == 1)?;
+    let command = object.get(COMMAND)?.as_object()?;
+    let target = |target: &Value| {
+        let node = target.get("node").and_then(Value::as_str);
+        let send = target.get("send").cloned();
+        node.map(Target::from).or_else(|| {
+            let send: Send = serde_json::from_value(send?).ok()?;
+            Some(Target::Send(send))
+        })
+    };
+    let goto = command.get("goto")?.as_array()?;
+    Some((
+        command.get("update")?.clone(),
+        goto.iter().filter_map(target).collect(),
+    ))
+}
 
 /// Takes a run's input: what was planned and did not finish is given up, and `__start__` is
 /// triggered. The input itself enters the channels when `__start__` runs.
@@ -30,7 +65,14 @@ pub fn take_input(
     if !input.is_object() {
         return Err(InvalidUpdate::NotAnObject { found: kind(input) });
     }
-    let write = [Write::set(START, input.clone())];
+    let mut writes = vec![Write::set(START, input.clone())];
+    if let Some((update, _)) = as_command(input) {
+        let unknown = UnknownTargets::Ignored;
+        // Targets have nothing to go to yet; the update can only be wrong in its form.
+        if let Ok(update) = command_writes(graph, update, Vec::new(), unknown) {
+            writes.extend(update);
+        }
+    }
     let path = TaskPath::Pull;
     let source = NodeName::new("");
     let mut given_up: Vec<Contribution<'_>> = pending
@@ -41,7 +83,7 @@ pub fn take_input(
         node: &source,
         path: &path,
         triggers: &[],
-        writes: &write,
+        writes: &writes,
     });
     // Without anything pending no superstep passed, and channels that live for one keep.
     let step = if pending.is_empty() {
@@ -74,7 +116,13 @@ pub fn start_writes(
         ),
         other => other.clone(),
     };
-    let output = output_from_update(graph, known)?;
+    let mut output = output_from_update(graph, known)?;
+    if let Some((update, goto)) = as_command(input) {
+        output = output_from_update(graph, update)?;
+        for command in &mut output.commands {
+            command.goto.clone_from(&goto);
+        }
+    }
     let start = NodeName::new(START);
     let routed = route(graph, checkpoint, &start, output, UnknownTargets::Ignored);
     match routed.error {

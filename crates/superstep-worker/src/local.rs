@@ -7,7 +7,7 @@ use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
 use superstep_checkpoint::ThreadLog;
-use superstep_graph::{Breakpoints, InterruptId, NodeName, read_output};
+use superstep_graph::{Breakpoints, InterruptId, NodeName, command_input, read_output};
 use superstep_protocol::{
     Answers, Base, CommandId, CommandRef, Dispatch, Durability, Event, Goto, GraphId, Profile,
     RECURSION_LIMIT, Refusal, Resume, RunError, RunId, RunStatus, Start, StateUpdate, Terms,
@@ -202,7 +202,7 @@ impl Local {
             answers: Some(answers),
             ..GoOn::default()
         };
-        self.go_on(thread, go_on, RunOptions::default()).await
+        self.go_on(None, thread, go_on, RunOptions::default()).await
     }
 
     /// Goes on with what waits: answers questions, applies an update and goes to nodes beside
@@ -212,10 +212,17 @@ impl Local {
     /// `Refused` with its kind if it is not accepted.
     pub async fn go_on(
         &self,
+        graph: Option<&GraphId>,
         thread: &ThreadId,
         go_on: GoOn,
         options: RunOptions,
     ) -> Result<RunOutput, Error> {
+        if let (Profile::Langgraph, Some(graph)) = (self.settings.profile, graph) {
+            let found = self.engine.threads.load(thread).await?;
+            if found.is_none_or(|found| found.state.deleted) {
+                return self.begin_by_command(graph, thread, go_on, options).await;
+            }
+        }
         // Sent now: waiting for a turn must not let it answer a question that opens meanwhile.
         let command = self.command();
         let limit = match self.settings.profile {
@@ -234,6 +241,32 @@ impl Local {
             at: self.base(thread, options.checkpoint.as_deref()).await?,
         }));
         self.apply(thread, &event).await
+    }
+
+    /// LangGraph takes a command on a thread that is not there for its input: an answer has no
+    /// question and is lost, the update and the targets are those of the start.
+    async fn begin_by_command(
+        &self,
+        graph: &GraphId,
+        thread: &ThreadId,
+        go_on: GoOn,
+        options: RunOptions,
+    ) -> Result<RunOutput, Error> {
+        let changes = !go_on.update.is_null() || !go_on.goto.is_empty();
+        if go_on.answers.is_none() && !changes {
+            return Err(Error::Refused(Refusal::InvalidInput {
+                reason: "the command is empty; give an answer, an update or a target".to_owned(),
+            }));
+        }
+        let input = if changes {
+            command_input(
+                go_on.update,
+                go_on.goto.into_iter().map(Into::into).collect(),
+            )
+        } else {
+            Value::Object(Map::new())
+        };
+        self.invoke(graph, thread, input, options).await
     }
 
     /// The checkpoint of this id, with all that a branch from it needs.
@@ -371,6 +404,24 @@ impl Local {
             return Err(Error::Refused(Refusal::InvalidUpdate { reason }));
         }
         Ok(Some(self.view(&thread)))
+    }
+
+    /// The thread as its history shows it at a checkpoint; `None` if there is no such thread.
+    ///
+    /// # Errors
+    /// `Refused` if the thread has no such checkpoint; or if the store fails.
+    pub async fn state_at(
+        &self,
+        thread: &ThreadId,
+        checkpoint: &str,
+    ) -> Result<Option<StateView>, Error> {
+        let Some(base) = self.base(thread, Some(checkpoint)).await? else {
+            return Ok(None);
+        };
+        let history = self.history(thread, usize::MAX).await?;
+        let version = base.saved.0.version;
+        let found = history.into_iter().find(|view| view.version == version);
+        Ok(found.map(StateView::from))
     }
 
     /// How the thread stands; `None` if there is none.

@@ -333,6 +333,24 @@ pub struct StateView {
     pub step: Option<i64>,
 }
 
+impl From<CheckpointView> for StateView {
+    fn from(view: CheckpointView) -> Self {
+        Self {
+            values: view.values,
+            next: view.next,
+            interrupts: view
+                .tasks
+                .iter()
+                .flat_map(|task| task.interrupts.clone())
+                .collect(),
+            tasks: view.tasks,
+            checkpoint_id: Some(view.checkpoint_id),
+            source: Some(view.source),
+            step: Some(view.step),
+        }
+    }
+}
+
 impl StateView {
     /// The view of `state`; with the graph at hand, values are exactly what nodes would read, the
     /// parked writes of finished tasks with them, and tasks are listed as the graph defines their

@@ -7,8 +7,8 @@ use std::{collections::BTreeMap, marker::PhantomData, ops::Deref, sync::Arc};
 
 use serde_json::Value;
 use superstep_graph::{
-    Branch, ChannelKind, ChannelName, CompileError, GraphBuilder as TopologyBuilder, NodeName,
-    NodeSpec, Problem,
+    Branch, Breakpoints, ChannelKind, ChannelName, CompileError, GraphBuilder as TopologyBuilder,
+    NodeName, NodeSpec, Problem,
 };
 use superstep_protocol::{GraphId, GraphName};
 use superstep_worker::{InputSchema, Node, RunnableGraph};
@@ -322,6 +322,61 @@ impl<S: State> GraphBuilder<S> {
     /// Only these channels are in a run's output; all of the state otherwise.
     pub fn output<N: Into<ChannelName>>(mut self, channels: impl IntoIterator<Item = N>) -> Self {
         self.topology.output(channels.into_iter().map(Into::into));
+        self
+    }
+
+    /// Runs stop before these nodes and wait to be continued, for people who look at each step.
+    /// A run's own breakpoints take the place of these; see [`RunOptions`](crate::RunOptions).
+    ///
+    /// ```
+    /// # use superstep::{Embedded, Graph, NodeError, START, State};
+    /// # #[derive(Clone, Default, State)]
+    /// # struct Mail { text: String }
+    /// # async fn send(_: Mail) -> Result<MailUpdate, NodeError> { Ok(Mail::update().text("sent")) }
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let graph = Graph::<Mail>::builder("mail")
+    ///     .node("send", send)
+    ///     .edge(START, "send")
+    ///     .interrupt_before(["send"])
+    ///     .build()?;
+    /// let app = Embedded::memory().graph(graph).build().await?;
+    /// let thread = app.thread("1");
+    /// let _ = thread.invoke(Mail::update().text("draft")).await?;
+    /// assert_eq!(thread.state().await?.expect("it is there").next, ["send"]);
+    /// let done = thread.invoke(serde_json::Value::Null).await?;
+    /// assert_eq!(done.state::<Mail>()?.text, "sent");
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    pub fn interrupt_before<N: Into<NodeName>>(
+        mut self,
+        nodes: impl IntoIterator<Item = N>,
+    ) -> Self {
+        let nodes = nodes.into_iter().map(Into::into).collect();
+        self.topology.interrupt_before(Breakpoints::Nodes(nodes));
+        self
+    }
+
+    /// As [`interrupt_before`](Self::interrupt_before), after these nodes.
+    pub fn interrupt_after<N: Into<NodeName>>(
+        mut self,
+        nodes: impl IntoIterator<Item = N>,
+    ) -> Self {
+        let nodes = nodes.into_iter().map(Into::into).collect();
+        self.topology.interrupt_after(Breakpoints::Nodes(nodes));
+        self
+    }
+
+    /// Runs stop before every node.
+    pub fn interrupt_before_all(mut self) -> Self {
+        self.topology.interrupt_before(Breakpoints::All);
+        self
+    }
+
+    /// Runs stop after every node.
+    pub fn interrupt_after_all(mut self) -> Self {
+        self.topology.interrupt_after(Breakpoints::All);
         self
     }
 

@@ -39,6 +39,7 @@
 //! # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
 //! ```
 
+mod command;
 pub mod connect;
 #[doc(hidden)]
 pub mod derive;
@@ -54,6 +55,7 @@ mod state;
 mod thread;
 mod writes;
 
+pub use command::RunCommand;
 pub use embedded::{Embedded, EmbeddedBuilder};
 pub use error::Error;
 pub use function::{InputNodeFunction, NodeFunction};
@@ -65,12 +67,13 @@ pub use schemars;
 pub use send::Send;
 pub use state::{IntoInput, State, StateError};
 pub use superstep_graph::{
-    ChannelKind as Channel, END, Graph as Topology, InterruptId, NodeName, NodeSpec, Reducer,
-    START, TaskId, Warning,
+    Breakpoints, ChannelKind as Channel, END, Graph as Topology, InterruptId, NodeName, NodeSpec,
+    Reducer, START, TaskId, Warning,
 };
 pub use superstep_macros::State;
 pub use superstep_protocol::{
-    GraphId, Profile, Refusal, RunError, RunId, RunStatus, ThreadId, ThreadStatus,
+    Durability, GraphId, Profile, Refusal, RunError, RunId, RunStatus, ThreadId, ThreadStatus,
+    Update,
 };
 pub use superstep_worker::{
     CheckpointView, ErrorKind, Graphs, Interrupt, InterruptView, Limits, NodeContext as Context,

@@ -5,10 +5,13 @@
 
 use serde::Serialize;
 use serde_json::Value;
-use superstep_protocol::{Answers, GraphId, GraphName, Refusal, ThreadId, ThreadStatus};
-use superstep_worker::{CheckpointView, RunOptions, StateView, answers};
+use superstep_protocol::{Answers, GraphId, GraphName, Refusal, ThreadId, ThreadStatus, Update};
+use superstep_worker::{CheckpointView, RunOptions, StateView, UpdateOptions, answers};
 
-use crate::{InterruptId, embedded::Embedded, error::Error, run::RunOutput, state::IntoInput};
+use crate::{
+    InterruptId, command::RunCommand, embedded::Embedded, error::Error, run::RunOutput,
+    state::IntoInput,
+};
 
 /// A thread: one durable line of execution.
 ///
@@ -19,6 +22,7 @@ pub struct Thread {
     app: Embedded,
     id: ThreadId,
     graph: Option<String>,
+    checkpoint: Option<String>,
 }
 
 impl Thread {
@@ -27,6 +31,40 @@ impl Thread {
             app,
             id,
             graph: None,
+            checkpoint: None,
+        }
+    }
+
+    /// The thread as of one of its checkpoints, by that one's id: it can be looked at and updated,
+    /// and runs go on from it. What follows is a branch of its own; nothing that was is lost.
+    ///
+    /// ```
+    /// # use superstep::{Embedded, Graph, NodeError, START, State};
+    /// # #[derive(Clone, Default, State)]
+    /// # struct Count { #[state(reducer = append)] log: Vec<u64> }
+    /// # async fn count(state: Count) -> Result<CountUpdate, NodeError> {
+    /// #     Ok(Count::update().push_log(state.log.len() as u64))
+    /// # }
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let graph = Graph::<Count>::builder("count").node("count", count).edge(START, "count").build()?;
+    /// # let app = Embedded::memory().graph(graph).build().await?;
+    /// # let thread = app.thread("1");
+    /// use serde_json::Value;
+    ///
+    /// let _ = thread.invoke(Count::update()).await?;
+    /// let history = thread.history(10).await?;
+    /// let before = history.iter().find(|was| was.next == ["count"]).expect("it ran");
+    /// let again = thread.at(&before.checkpoint_id).invoke(Value::Null).await?;
+    /// assert_eq!(again.state::<Count>()?.log, [0]);
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    #[must_use]
+    pub fn at(&self, checkpoint_id: impl Into<String>) -> Self {
+        Self {
+            checkpoint: Some(checkpoint_id.into()),
+            ..self.clone()
         }
     }
 
@@ -69,7 +107,41 @@ impl Thread {
     async fn start(&self, input: Value, options: RunOptions) -> Result<RunOutput, Error> {
         let graph = self.which_graph().await?;
         let local = self.app.local();
+        let options = self.placed(options);
         let output = Box::pin(local.invoke(&graph, &self.id, input, options)).await?;
+        Ok(output.into())
+    }
+
+    fn placed(&self, options: RunOptions) -> RunOptions {
+        RunOptions {
+            checkpoint: options.checkpoint.or_else(|| self.checkpoint.clone()),
+            ..options
+        }
+    }
+
+    /// Goes on with what waits, as the command says, and works until the run ends or stops again.
+    ///
+    /// # Errors
+    /// `Refused` if the command answers, updates or goes to what is not there; nothing changed.
+    pub async fn command(&self, command: RunCommand) -> Result<RunOutput, Error> {
+        self.command_with(command, RunOptions::default()).await
+    }
+
+    /// As [`command`](Self::command), with options of the run that it begins.
+    ///
+    /// # Errors
+    /// As [`command`](Self::command).
+    pub async fn command_with(
+        &self,
+        command: RunCommand,
+        options: RunOptions,
+    ) -> Result<RunOutput, Error> {
+        let go_on = command.into_go_on()?;
+        let options = self.placed(options);
+        // LangGraph takes a command on a thread that is not there yet; its graph has to be known.
+        let graph = self.which_graph().await.ok();
+        let local = self.app.local();
+        let output = Box::pin(local.go_on(graph.as_ref(), &self.id, go_on, options)).await?;
         Ok(output.into())
     }
 
@@ -130,7 +202,45 @@ impl Thread {
     ) -> Result<StateView, Error> {
         let values = values.into_input()?;
         let as_node = as_node.map(Into::into);
-        Ok(Box::pin(self.app.local().update(&self.id, values, as_node)).await?)
+        self.update_superstep(vec![Update { values, as_node }])
+            .await
+    }
+
+    /// Updates the state by several nodes at once, as one superstep. On a thread that is not
+    /// there yet the first update makes it.
+    ///
+    /// # Errors
+    /// As [`update_state`](Self::update_state); nothing is updated then.
+    pub async fn update_superstep(&self, updates: Vec<Update>) -> Result<StateView, Error> {
+        let graph = self.which_graph().await.ok();
+        let options = UpdateOptions {
+            checkpoint: self.checkpoint.clone(),
+            ..UpdateOptions::default()
+        };
+        let local = self.app.local();
+        Ok(Box::pin(local.update_with(&self.id, graph.as_ref(), updates, options)).await?)
+    }
+
+    /// Updates the state superstep by superstep, each by several nodes at once (LangGraph's
+    /// `bulk_update_state`). Gives the state after the last one.
+    ///
+    /// # Errors
+    /// As [`update_state`](Self::update_state); supersteps before the one that failed are kept.
+    pub async fn bulk_update_state(
+        &self,
+        supersteps: impl IntoIterator<Item = Vec<Update>>,
+    ) -> Result<StateView, Error> {
+        let mut after = None;
+        let mut thread = self.clone();
+        for updates in supersteps {
+            after = Some(thread.update_superstep(updates).await?);
+            // The next one builds on this one.
+            thread.checkpoint = None;
+        }
+        after.ok_or_else(|| {
+            let reason = "there is no update to apply; give one at least".to_owned();
+            Refusal::InvalidUpdate { reason }.into()
+        })
     }
 
     /// The thread as it is now: values, next nodes, tasks with their open questions. `None` if
@@ -139,7 +249,11 @@ impl Thread {
     /// # Errors
     /// If the store fails.
     pub async fn state(&self) -> Result<Option<StateView>, Error> {
-        Ok(self.app.local().state(&self.id).await?)
+        let local = self.app.local();
+        Ok(match &self.checkpoint {
+            None => local.state(&self.id).await?,
+            Some(checkpoint) => local.state_at(&self.id, checkpoint).await?,
+        })
     }
 
     /// How the thread stands; `None` if there is none.
@@ -156,6 +270,23 @@ impl Thread {
     /// If the store fails.
     pub async fn history(&self, limit: usize) -> Result<Vec<CheckpointView>, Error> {
         Ok(self.app.local().history(&self.id, limit).await?)
+    }
+
+    /// As [`history`](Self::history), of those checkpoints that `wanted` picks.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn history_where(
+        &self,
+        limit: usize,
+        wanted: impl Fn(&CheckpointView) -> bool,
+    ) -> Result<Vec<CheckpointView>, Error> {
+        let all = self.app.local().history(&self.id, usize::MAX).await?;
+        Ok(all
+            .into_iter()
+            .filter(|view| wanted(view))
+            .take(limit)
+            .collect())
     }
 
     /// Deletes the thread and all it holds.

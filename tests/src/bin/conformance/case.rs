@@ -68,16 +68,6 @@ pub(crate) enum Breakpoints {
     Nodes(Vec<String>),
 }
 
-impl Breakpoints {
-    pub(crate) fn is_none(&self) -> bool {
-        match self {
-            Self::None => true,
-            Self::Each(Star::Each) => false,
-            Self::Nodes(nodes) => nodes.is_empty(),
-        }
-    }
-}
-
 /// The text `*`.
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 pub(crate) enum Star {

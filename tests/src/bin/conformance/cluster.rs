@@ -19,7 +19,7 @@ use std::{
 use serde_json::{Map, Value};
 use superstep::{
     CheckpointView, Graph, GraphId, Graphs, InterruptView, Profile, RunOptions, RunOutput,
-    RunStatus, StateView, ThreadId, WorkerSettings,
+    RunStatus, StateView, ThreadId, Update, WorkerSettings,
 };
 use superstep_checkpoint_redis::{RedisLog, RedisSettings};
 use superstep_queue::{Queue as _, subject::Subjects};
@@ -32,7 +32,8 @@ use superstep_worker::{
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    handle::{Declined, broken},
+    graphs::Unsupported,
+    handle::{Commanded, Declined, broken},
     ops::Fault,
 };
 
@@ -158,6 +159,7 @@ impl ClusterThread {
         input: Value,
         options: RunOptions,
     ) -> Result<RunOutput, Declined> {
+        unsupported(&options)?;
         let start = StartCommand {
             thread_id: Some(self.id.to_string()),
             run_id: options.run.map(|run| run.to_string()),
@@ -175,9 +177,22 @@ impl ClusterThread {
         self.run_of(sent?, watching).await
     }
 
-    pub(crate) async fn resume(&self, answer: Value) -> Result<RunOutput, Declined> {
+    pub(crate) async fn command_with(
+        &self,
+        command: Commanded,
+        options: RunOptions,
+    ) -> Result<RunOutput, Declined> {
+        let Commanded {
+            resume,
+            update,
+            goto,
+        } = command;
+        let Some(resume) = resume.filter(|_| update.is_null() && goto.is_empty()) else {
+            return Err(Unsupported::new("a command with update or goto on the cluster").into());
+        };
+        unsupported(&options)?;
         let resume = ResumeCommand {
-            resume: answer,
+            resume,
             ..ResumeCommand::default()
         };
         let watching = self.watch().await?;
@@ -187,12 +202,14 @@ impl ClusterThread {
 
     pub(crate) async fn update_state(
         &self,
-        values: Value,
-        as_node: Option<&str>,
+        supersteps: Vec<Vec<Update>>,
     ) -> Result<StateView, Declined> {
+        let [[update]] = supersteps.iter().map(Vec::as_slice).collect::<Vec<_>>()[..] else {
+            return Err(Unsupported::new("bulk_update on the cluster").into());
+        };
         let update = UpdateCommand {
-            values,
-            as_node: as_node.map(str::to_owned),
+            values: update.values.clone(),
+            as_node: update.as_node.as_ref().map(ToString::to_string),
         };
         let watching = self.watch().await?;
         let sent = Box::pin(self.client.update(&self.id, &update, &sending())).await;
@@ -236,6 +253,23 @@ impl ClusterThread {
             None => Err(fault("a run did not end in time")),
         }
     }
+}
+
+/// Options of a run that the contract has no field for.
+fn unsupported(options: &RunOptions) -> Result<(), Unsupported> {
+    let plain = RunOptions {
+        run: options.run.clone(),
+        recursion_limit: options.recursion_limit,
+        config: options.config.clone(),
+        metadata: options.metadata.clone(),
+        ..RunOptions::default()
+    };
+    if plain == *options {
+        return Ok(());
+    }
+    Err(Unsupported::new(
+        "breakpoints and durability on the cluster",
+    ))
 }
 
 fn sending() -> Sending {

@@ -12,7 +12,7 @@ use superstep::{
 use superstep_graph::{Command, Managed, NodeOutput, Send, Target};
 
 use crate::{
-    case::{Breakpoints, Case, GraphSpec, Names, NodeSpec},
+    case::{Breakpoints, Case, GraphSpec, Names, NodeSpec, Star},
     recorder::Recorder,
     script::{Counters, Env, Expr, Returned, SEND, Step, World, canonical, run},
 };
@@ -67,8 +67,7 @@ pub(crate) fn build(case: &Case, recorder: &Arc<Recorder>) -> Result<Graph<Value
             }
         };
     }
-    builder = add_breakpoints(builder, spec)?;
-    builder
+    add_breakpoints(builder, spec)
         .build()
         .map_err(|error| Unsupported(format!("the graph cannot be built: {error}")))
 }
@@ -130,19 +129,30 @@ fn add_node(
     Ok(builder.node_with(options, function))
 }
 
-fn add_breakpoints(
-    builder: GraphBuilder<Value>,
-    spec: &GraphSpec,
-) -> Result<GraphBuilder<Value>, Unsupported> {
-    if spec.interrupt_before.is_none() && spec.interrupt_after.is_none() {
-        return Ok(builder);
+fn add_breakpoints(builder: GraphBuilder<Value>, spec: &GraphSpec) -> GraphBuilder<Value> {
+    use superstep::Breakpoints as At;
+    let builder = match breakpoints(&spec.interrupt_before) {
+        None | Some(At::None) => builder,
+        Some(At::All) => builder.interrupt_before_all(),
+        Some(At::Nodes(nodes)) => builder.interrupt_before(nodes),
+    };
+    match breakpoints(&spec.interrupt_after) {
+        None | Some(At::None) => builder,
+        Some(At::All) => builder.interrupt_after_all(),
+        Some(At::Nodes(nodes)) => builder.interrupt_after(nodes),
     }
-    Err(breakpoints(&spec.interrupt_before, &spec.interrupt_after))
 }
 
 /// Where a run stops without a question, at compile or for one run.
-pub(crate) fn breakpoints(_before: &Breakpoints, _after: &Breakpoints) -> Unsupported {
-    Unsupported::new("interrupt_before and interrupt_after")
+pub(crate) fn breakpoints(at: &Breakpoints) -> Option<superstep::Breakpoints> {
+    match at {
+        Breakpoints::None => None,
+        Breakpoints::Each(Star::Each) => Some(superstep::Breakpoints::All),
+        Breakpoints::Nodes(nodes) => {
+            let nodes = nodes.iter().map(|node| node.as_str().into());
+            Some(superstep::Breakpoints::Nodes(nodes.collect()))
+        }
+    }
 }
 
 /// A node of a case.

@@ -7,7 +7,8 @@
 //! The rule it keeps: a refusal is told by its kind, whether it came as a value or over the wire.
 
 use serde_json::Value;
-use superstep::{CheckpointView, RunOptions, RunOutput, StateView, Thread};
+use superstep::{CheckpointView, RunCommand, RunOptions, RunOutput, StateView, Thread, Update};
+use superstep_graph::Target;
 
 use crate::{cluster::ClusterThread, graphs::Unsupported, ops::Fault};
 
@@ -18,6 +19,17 @@ pub(crate) enum Handle {
     Embedded(Thread),
     /// On servers, through a client.
     Cluster(ClusterThread),
+}
+
+/// A command as a run's input.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Commanded {
+    /// The answer, or answers by id.
+    pub(crate) resume: Option<Value>,
+    /// The update; null for none.
+    pub(crate) update: Value,
+    /// Where to go.
+    pub(crate) goto: Vec<Target>,
 }
 
 /// Why a thread did not do what was asked.
@@ -42,23 +54,54 @@ impl Handle {
         }
     }
 
-    /// Answers the one open question, or several by their ids, and waits for the run's end.
-    pub(crate) async fn resume(&self, answer: Value) -> Result<RunOutput, Declined> {
+    /// The thread as of one of its checkpoints.
+    pub(crate) fn at(&self, checkpoint: &str) -> Result<Self, Unsupported> {
         match self {
-            Self::Embedded(thread) => Ok(thread.resume(answer).await?),
-            Self::Cluster(thread) => thread.resume(answer).await,
+            Self::Embedded(thread) => Ok(Self::Embedded(thread.at(checkpoint))),
+            Self::Cluster(_) => Err(Unsupported::new("an older checkpoint on the cluster")),
         }
     }
 
-    /// Updates the state as `as_node`, or as the node that ran last.
+    /// Goes on as the command says and waits for the run's end.
+    pub(crate) async fn command_with(
+        &self,
+        command: Commanded,
+        options: RunOptions,
+    ) -> Result<RunOutput, Declined> {
+        match self {
+            Self::Embedded(thread) => {
+                let Commanded {
+                    resume,
+                    update,
+                    goto,
+                } = command;
+                let mut command = RunCommand::new();
+                if let Some(resume) = resume {
+                    command = command.resume(resume);
+                }
+                command = command.update(update);
+                for target in goto {
+                    command = match target {
+                        Target::Node(node) => command.goto(node),
+                        Target::Send(packet) => {
+                            command.send(superstep::Send::to(packet.node, packet.arg))
+                        }
+                    };
+                }
+                Ok(thread.command_with(command, options).await?)
+            }
+            Self::Cluster(thread) => thread.command_with(command, options).await,
+        }
+    }
+
+    /// Updates the state, each superstep by several nodes at once.
     pub(crate) async fn update_state(
         &self,
-        values: Value,
-        as_node: Option<&str>,
+        supersteps: Vec<Vec<Update>>,
     ) -> Result<StateView, Declined> {
         match self {
-            Self::Embedded(thread) => Ok(thread.update_state(values, as_node).await?),
-            Self::Cluster(thread) => thread.update_state(values, as_node).await,
+            Self::Embedded(thread) => Ok(thread.bulk_update_state(supersteps).await?),
+            Self::Cluster(thread) => thread.update_state(supersteps).await,
         }
     }
 
@@ -75,6 +118,27 @@ impl Handle {
         match self {
             Self::Embedded(thread) => Ok(thread.history(limit).await?),
             Self::Cluster(thread) => thread.history(limit).await,
+        }
+    }
+}
+
+impl Handle {
+    /// The newest checkpoints that `wanted` picks, at most `limit`.
+    pub(crate) async fn history_where(
+        &self,
+        limit: usize,
+        wanted: impl Fn(&CheckpointView) -> bool,
+    ) -> Result<Vec<CheckpointView>, Declined> {
+        match self {
+            Self::Embedded(thread) => Ok(thread.history_where(limit, wanted).await?),
+            Self::Cluster(thread) => {
+                let all = thread.history(usize::MAX).await?;
+                Ok(all
+                    .into_iter()
+                    .filter(|view| wanted(view))
+                    .take(limit)
+                    .collect())
+            }
         }
     }
 }

@@ -76,6 +76,9 @@ pub(crate) fn run(output: &RunOutput, classes: &Classes) -> Value {
     if let Some(failed) = &output.error {
         return json!({"error": error(failed, classes)});
     }
+    if !output.shows {
+        return json!({"result": null});
+    }
     let mut result = output.values.clone();
     if output.is_interrupted() {
         result.insert("__interrupt__".to_owned(), interrupts(&output.interrupts));

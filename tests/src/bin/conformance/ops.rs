@@ -5,10 +5,8 @@
 //! `Unsupported`, by one function each, to be replaced by the call once there is one. The shape of
 //! observations is left to `observe`, the meaning of ids to `compare`.
 
-use std::collections::BTreeMap;
-
 use serde_json::{Map, Value, json};
-use superstep::{RunOptions, StateView};
+use superstep::{CheckpointView, RunOptions, StateView, Update};
 use superstep_graph::Target;
 
 use crate::{
@@ -16,7 +14,7 @@ use crate::{
     case::{Durability, Kind, OneUpdate, Op, Selector},
     compare::Labels,
     graphs::{Unsupported, breakpoints, target_of},
-    handle::{Declined, Handle},
+    handle::{Commanded, Declined, Handle},
     observe::{self, Classes},
     recorder::Recorder,
     script::{SEND, item_at},
@@ -42,8 +40,6 @@ pub(crate) struct Session<'a> {
     backend: &'a Backend,
     recorder: &'a Recorder,
     classes: &'a Classes,
-    /// The recursion limit of each thread's last run.
-    limits: BTreeMap<String, Option<u32>>,
     /// Task results that are not to be compared; see `unsure_result`.
     unsure: Vec<(String, String)>,
 }
@@ -52,17 +48,8 @@ pub(crate) struct Session<'a> {
 enum Begin {
     /// New input, or null to go on.
     Input(Value),
-    /// A command: its answer, update and targets; null and empty for none.
-    Command {
-        resume: Value,
-        update: Value,
-        goto: Vec<Target>,
-    },
-    /// Answers by id, and an update.
-    Answers {
-        answers: Map<String, Value>,
-        update: Value,
-    },
+    /// A command.
+    Command(Commanded),
 }
 
 impl<'a> Session<'a> {
@@ -72,7 +59,6 @@ impl<'a> Session<'a> {
             backend,
             recorder,
             classes,
-            limits: BTreeMap::new(),
             unsure: Vec::new(),
         }
     }
@@ -82,93 +68,80 @@ impl<'a> Session<'a> {
         if op.subgraph.is_some() {
             return Err(Unsupported::new("the checkpoints of a subgraph").into());
         }
-        let thread = self.backend.thread(&op.thread);
+        let mut thread = self.backend.thread(&op.thread);
+        let answers = match op.kind {
+            Kind::ResumeMap => select_answers(&thread, op, labels).await?,
+            _ => Map::new(),
+        };
         if let Some(at) = op.at {
             let checkpoint = checkpoint_at(&thread, at).await?;
-            return Err(on_checkpoint(op.kind, &checkpoint).into());
+            thread = thread.at(&checkpoint)?;
         }
         match op.kind {
             Kind::Invoke => self.run(&thread, op, Begin::Input(op.input.clone())).await,
             Kind::Command => {
-                let begin = Begin::Command {
-                    resume: op.resume.clone(),
+                let begin = Begin::Command(Commanded {
+                    resume: Some(op.resume.clone()).filter(|resume| !resume.is_null()),
                     update: op.update.clone(),
                     goto: targets(&op.goto),
-                };
+                });
                 self.run(&thread, op, begin).await
             }
             Kind::ResumeMap => {
-                let begin = Begin::Answers {
-                    answers: select_answers(&thread, op, labels).await?,
+                let begin = Begin::Command(Commanded {
+                    resume: Some(Value::Object(answers)),
                     update: op.update.clone(),
-                };
+                    goto: Vec::new(),
+                });
                 self.run(&thread, op, begin).await
             }
-            Kind::Update => self.update(&thread, op).await,
-            Kind::BulkUpdate => Err(bulk_update(&op.supersteps).into()),
+            Kind::Update => {
+                let update = Update {
+                    values: op.values.clone(),
+                    as_node: op.as_node.as_deref().map(Into::into),
+                };
+                self.update(&thread, op, vec![vec![update]]).await
+            }
+            Kind::BulkUpdate => {
+                let update = |one: &OneUpdate| Update {
+                    values: one.values.clone(),
+                    as_node: one.as_node.as_deref().map(Into::into),
+                };
+                let supersteps = op.supersteps.iter();
+                let supersteps = supersteps.map(|updates| updates.iter().map(update).collect());
+                self.update(&thread, op, supersteps.collect()).await
+            }
             Kind::State => self.state(&thread, op).await,
             Kind::History => self.history(&thread, op).await,
         }
     }
 
     async fn run(&mut self, thread: &Handle, op: &Op, begin: Begin) -> Result<Value, Fault> {
-        check_options(op)?;
-        let was_null = matches!(&begin, Begin::Input(Value::Null));
-        let ended = match begin {
-            Begin::Input(input) => {
-                let options = RunOptions {
-                    recursion_limit: op.recursion_limit,
-                    ..RunOptions::default()
-                };
-                thread.invoke_with(input, options).await
-            }
-            Begin::Command {
-                resume,
-                update,
-                goto,
-            } => {
-                if resume.is_null() || !update.is_null() || !goto.is_empty() {
-                    return Err(command(&resume, &update, &goto).into());
-                }
-                self.goes_on_alike(op)?;
-                thread.resume(resume).await
-            }
-            Begin::Answers { answers, update } => {
-                if !update.is_null() {
-                    return Err(command(&json!(answers), &update, &[]).into());
-                }
-                self.goes_on_alike(op)?;
-                thread.resume(Value::Object(answers)).await
-            }
+        let options = options(op)?;
+        let was_empty = match &begin {
+            Begin::Input(input) => input.is_null(),
+            Begin::Command(command) => *command == Commanded::default(),
         };
-        self.limits.insert(op.thread.clone(), op.recursion_limit);
+        let ended = match begin {
+            Begin::Input(input) => thread.invoke_with(input, options).await,
+            Begin::Command(command) => thread.command_with(command, options).await,
+        };
         let mut seen = match ended {
             Ok(output) => observe::run(&output, self.classes),
-            Err(declined) => json!({"error": error_of(declined, was_null)?}),
+            Err(declined) => json!({"error": error_of(declined, was_empty)?}),
         };
         seen["ran"] = Value::Array(self.recorder.take_ran());
         Ok(seen)
     }
 
-    /// A resume takes no options: it goes on with those of the run before. That is the same where
-    /// the case asks for the same.
-    fn goes_on_alike(&self, op: &Op) -> Result<(), Fault> {
-        match self.limits.get(&op.thread) {
-            Some(limit) if *limit == op.recursion_limit => Ok(()),
-            None if op.recursion_limit.is_none() => Ok(()),
-            _ => Err(Unsupported::new("a recursion limit on a resume").into()),
-        }
-    }
-
-    async fn update(&mut self, thread: &Handle, op: &Op) -> Result<Value, Fault> {
-        if let Some(special) = op.as_node.as_deref().filter(|node| is_special(node)) {
-            return Err(Unsupported(format!("update_state as {special}")).into());
-        }
+    async fn update(
+        &mut self,
+        thread: &Handle,
+        op: &Op,
+        supersteps: Vec<Vec<Update>>,
+    ) -> Result<Value, Fault> {
         let before = read_state(thread).await?;
-        let updated = thread
-            .update_state(op.values.clone(), op.as_node.as_deref())
-            .await;
-        match updated {
+        match thread.update_state(supersteps).await {
             Ok(after) => {
                 self.unsure.extend(
                     before.and_then(|before| unsure_result(&before, &after, op.as_node.as_deref())),
@@ -191,11 +164,16 @@ impl<'a> Session<'a> {
     }
 
     async fn history(&self, thread: &Handle, op: &Op) -> Result<Value, Fault> {
-        if op.filter.is_some() {
-            return Err(Unsupported::new("a history with a filter").into());
-        }
         let limit = op.limit.unwrap_or(usize::MAX);
-        let views = thread.history(limit).await.map_err(Declined::into_fault)?;
+        let views = match &op.filter {
+            None => thread.history(limit).await,
+            Some(filter) => {
+                thread
+                    .history_where(limit, |view| passes(filter, view))
+                    .await
+            }
+        };
+        let views = views.map_err(Declined::into_fault)?;
         Ok(observe::history(&views, self.classes, &self.unsure))
     }
 }
@@ -215,37 +193,30 @@ async fn checkpoint_at(thread: &Handle, at: i64) -> Result<String, Fault> {
     })
 }
 
-/// An operation on the checkpoint of this id instead of the head.
-fn on_checkpoint(kind: Kind, _checkpoint: &str) -> Unsupported {
-    Unsupported::new(match kind {
-        Kind::State => "get_state at a checkpoint",
-        Kind::Update | Kind::BulkUpdate => "update_state at a checkpoint",
-        Kind::History => "a history from a checkpoint on",
-        Kind::Invoke | Kind::Command | Kind::ResumeMap => "a run from a checkpoint",
-    })
-}
-
-/// Several updates, superstep by superstep, each in the order of its list.
-fn bulk_update(supersteps: &[Vec<OneUpdate>]) -> Unsupported {
-    let _updates = supersteps
-        .iter()
-        .flatten()
-        .map(|update| (&update.values, update.as_node.as_deref()));
-    Unsupported::new("bulk_update")
-}
-
-/// Options of a run that are refused as long as the library has none of the kind.
-fn check_options(op: &Op) -> Result<(), Unsupported> {
+/// The options of a run.
+fn options(op: &Op) -> Result<RunOptions, Unsupported> {
     if op.stream.is_some() || op.stream_subgraphs {
         return Err(Unsupported::new("stream modes"));
     }
-    if !op.interrupt_before.is_none() || !op.interrupt_after.is_none() {
-        return Err(breakpoints(&op.interrupt_before, &op.interrupt_after));
-    }
-    match op.durability {
-        Some(Durability::Exit) => Err(Unsupported::new("durability exit")),
-        None | Some(Durability::Sync | Durability::Async) => Ok(()),
-    }
+    Ok(RunOptions {
+        recursion_limit: op.recursion_limit,
+        interrupt_before: breakpoints(&op.interrupt_before),
+        interrupt_after: breakpoints(&op.interrupt_after),
+        durability: match op.durability {
+            Some(Durability::Exit) => superstep::Durability::Exit,
+            None | Some(Durability::Sync | Durability::Async) => superstep::Durability::Sync,
+        },
+        ..RunOptions::default()
+    })
+}
+
+/// The metadata of a checkpoint that a filter names: its source and step.
+fn passes(filter: &Map<String, Value>, view: &CheckpointView) -> bool {
+    filter.iter().all(|(key, value)| match key.as_str() {
+        "source" => *value == json!(view.source),
+        "step" => *value == json!(view.step),
+        _ => false,
+    })
 }
 
 /// Where a command goes; the format writes a packet here without the sign of an expression.
@@ -259,20 +230,6 @@ fn targets(goto: &Value) -> Vec<Target> {
         Value::Array(targets) => targets.iter().map(target).collect(),
         one => vec![target(one)],
     }
-}
-
-/// A command as input that is not just an answer.
-fn command(resume: &Value, update: &Value, goto: &[Target]) -> Unsupported {
-    let empty = resume.is_null() && update.is_null() && goto.is_empty();
-    Unsupported::new(if empty {
-        "an empty command as input"
-    } else {
-        "a command with update or goto as input"
-    })
-}
-
-fn is_special(node: &str) -> bool {
-    matches!(node, "__input__" | "__copy__" | "__end__")
 }
 
 /// The task of `as_node` in the state before an update, if it had finished there: LangGraph then
