@@ -183,8 +183,8 @@ pub struct Updated {
     pub source: Source,
     /// What the graph made of it.
     pub superstep: Superstep,
-    /// A task that it was made for, which counts as having written it.
-    pub task: Option<(TaskId, Vec<Write>)>,
+    /// Tasks that it was made for, which count as having written it.
+    pub tasks: Vec<(TaskId, Vec<Write>)>,
 }
 
 impl Updated {
@@ -194,7 +194,7 @@ impl Updated {
             as_node,
             source: Source::Update,
             superstep,
-            task: None,
+            tasks: Vec::new(),
         }
     }
 }

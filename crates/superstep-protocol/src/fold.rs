@@ -208,12 +208,16 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             command,
             run,
             tasks,
+            again,
             recursion_limit,
             terms,
         } => {
             forget_untracked(state);
             state.applied.push(command.id.clone());
             state.offer = None;
+            if *again {
+                begin_again(state);
+            }
             continue_run(state, run, command, *recursion_limit, terms);
             open_round(state, head, run, tasks);
             close_or_end(state, head);
@@ -226,6 +230,7 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             update,
             goto,
             at,
+            again,
             recursion_limit,
             terms,
         } => {
@@ -237,6 +242,7 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
                 offer: offer.clone(),
                 update: update.clone(),
                 goto: goto.clone(),
+                again: *again,
                 recursion_limit: *recursion_limit,
                 terms: terms.clone(),
             }));
@@ -338,6 +344,9 @@ fn amend(state: &mut ThreadState, record: &Record, amended: &Amended) {
     let asked = take_decision(state, amended.closes);
     if let Some(Asked::Command(asked)) = asked.map(|decision| decision.asked) {
         forget_untracked(state);
+        if asked.again {
+            begin_again(state);
+        }
         for (id, value) in &asked.answers {
             answer(state, record, &asked.command, id, value.clone());
         }
@@ -359,6 +368,17 @@ fn amend(state: &mut ThreadState, record: &Record, amended: &Amended) {
     }
     open_round(state, record.head, &amended.run, &amended.round);
     close_or_end(state, record.head);
+}
+
+/// The superstep's tasks are as they were planned: nothing of them ran, nobody was asked.
+fn begin_again(state: &mut ThreadState) {
+    give_up_questions(state, "its superstep runs again from the start");
+    for task in &mut state.tasks {
+        *task = TaskState {
+            added: task.added,
+            ..TaskState::planned(task.task.clone())
+        };
+    }
 }
 
 /// A run that found no task to run applies what is finished; without that it is over.

@@ -434,6 +434,9 @@ pub enum RecordBody {
         run: RunId,
         /// The tasks that run again; empty if only the superstep's writes are applied again.
         tasks: Vec<TaskId>,
+        /// Whether they run as if they never had: what they did and were answered is dropped.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        again: bool,
         /// How many supersteps it may take; as many as the run before otherwise.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         recursion_limit: Option<u32>,
@@ -467,6 +470,9 @@ pub enum RecordBody {
         /// The checkpoint that is copied first, if any.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         at: Option<Box<Base>>,
+        /// Whether what waits runs as if it never had.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        again: bool,
         /// How many supersteps it may take; as many as the run before otherwise.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         recursion_limit: Option<u32>,

@@ -10,7 +10,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use superstep_graph::{Checkpoint, InterruptId, Lineage, NodeName, Task, TaskId, Write, digest};
+use superstep_graph::{
+    Checkpoint, InterruptId, Lineage, NodeName, Source, Task, TaskId, Write, digest,
+};
 
 use crate::{
     ids::{CommandId, Dispatch, GraphId, Head, RunId, ThreadId, UnixMillis},
@@ -105,6 +107,9 @@ pub struct AskedCommand {
     /// Where to go.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub goto: Vec<Goto>,
+    /// Whether what waits runs as if it never had.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
     /// How many supersteps it may take; as many as the run before otherwise.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recursion_limit: Option<u32>,
@@ -445,6 +450,15 @@ impl ThreadState {
     /// The step of the checkpoint that will follow.
     pub fn next_step(&self) -> i64 {
         self.checkpoint.step + 1
+    }
+
+    /// As [`next_step`](Self::next_step); an update that comes before any input stands where the
+    /// start would have run.
+    pub fn step_of(&self, source: Source) -> i64 {
+        match source {
+            Source::Update => self.next_step().max(0),
+            Source::Input | Source::Loop | Source::Fork => self.next_step(),
+        }
     }
 
     /// How a closed question ended, if that is remembered.

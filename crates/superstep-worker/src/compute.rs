@@ -28,7 +28,7 @@ struct Place {
 impl Place {
     /// The next one.
     fn next(state: &ThreadState, source: Source) -> Self {
-        let step = state.next_step();
+        let step = state.step_of(source);
         Self {
             step,
             lineage: state.next_lineage(step),
@@ -202,19 +202,20 @@ pub(crate) fn update(
         Ok(update_state(topology, &state.checkpoint, values)
             .map_err(|error| shortened(error.to_string(), ERROR_CHARS_MAX)))
     });
-    let mut updated = updated.map_err(|error| error.message)??;
+    let updated = updated.map_err(|error| error.message)??;
     let place = Place::next(state, Source::Update);
     let superstep =
         planned(graph, state, updated.delta, place, tasks_max).map_err(|error| error.message)?;
-    let (node, writes) = match updated.made.len() {
-        1 => updated.made.swap_remove(0),
-        _ => (NodeName::new(START), Vec::new()),
-    };
-    let mut pending = state.tasks.iter().map(|task| &task.task);
-    let task = pending.find(|task| task.node == node && task.path == TaskPath::Pull);
-    let task = task.map(|task| (task.id.clone(), writes));
+    let node = updated.made.first().map(|(node, _)| node.clone());
+    let tasks = updated.made.into_iter().filter_map(|(node, writes)| {
+        let mut pending = state.tasks.iter().map(|task| &task.task);
+        let task = pending.find(|task| task.node == node && task.path == TaskPath::Pull)?;
+        Some((task.id.clone(), writes))
+    });
+    let tasks = tasks.collect();
+    let node = node.unwrap_or_else(|| NodeName::new(START));
     Ok(Box::new(Updated {
-        task,
+        tasks,
         ..Updated::new(node, superstep)
     }))
 }
@@ -284,8 +285,8 @@ pub(crate) fn command(
     });
     let delta = delta.map_err(|error| error.message)??;
     let place = if copies {
-        // The run that copies a checkpoint takes its tasks in the order of any other run.
-        Place::next(state, Source::Loop)
+        // The run that copies a checkpoint takes its tasks in the order of that one.
+        Place::next(state, state.checkpoint.source)
     } else {
         Place::same(state)
     };

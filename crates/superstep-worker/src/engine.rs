@@ -5,7 +5,11 @@
 //! with the results in hand: the nodes do not run again. What an append calls for (events,
 //! work) is left to its caller.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use superstep_checkpoint::PutResult;
@@ -193,9 +197,14 @@ impl Engine {
         let tasks_max = self.threads.limits().tasks_max;
         self.answer(thread, dispatch, &BTreeMap::new(), |thread| {
             let state = thread.state.decided_on(dispatch);
+            let mut superstep = compute::update(&graph, &state, updates, tasks_max);
+            if let (Ok(updated), true) = (&mut superstep, state.saved != thread.state.saved) {
+                // Only of the last checkpoint do tasks wait that it could be made for.
+                updated.tasks.clear();
+            }
             Event::UpdateApplied {
                 dispatch,
-                superstep: compute::update(&graph, &state, updates, tasks_max),
+                superstep,
             }
         })
         .await
@@ -447,6 +456,7 @@ async fn run_all(
         cancel: running.cancel.clone(),
         sink: running.sink.clone(),
         path: Arc::from([]),
+        offer: Arc::new(Mutex::new(thread.state.offer.clone())),
     };
     let run = |id: &TaskId| {
         let task = thread.state.task(id).map(|task| task.task.clone());

@@ -398,7 +398,7 @@ impl Local {
         };
         if thread.state.profile == Profile::Langgraph
             && let Some(graph) = self.engine.graphs.get(&thread.state.graph)
-            && let Err(error) = so_far(&thread.state, graph.topology())
+            && let Err(error) = so_far(&thread.state, graph.topology(), false)
         {
             let reason = error.to_string();
             return Err(Error::Refused(Refusal::InvalidUpdate { reason }));
@@ -479,20 +479,35 @@ impl Local {
         }
         let state = &thread.state;
         let graph = self.engine.graph_of(&thread)?;
-        // Writes that cannot be applied together have failed the run; its values are the last ones.
-        let so_far = so_far(state, graph.topology()).unwrap_or(Cow::Borrowed(&state.checkpoint));
+        let run = state.run.as_ref();
+        let mut error = run.and_then(|run| run.error.clone());
+        let so_far = match so_far(state, graph.topology(), true) {
+            Ok(so_far) => so_far,
+            Err(conflict) => {
+                // By default they fail the run once the superstep is complete; LangGraph shows
+                // what there is so far, and fails by that.
+                if state.profile == Profile::Langgraph {
+                    error.get_or_insert_with(|| RunError {
+                        kind: "InvalidUpdateError".to_owned(),
+                        message: conflict.to_string(),
+                        node: None,
+                        task: None,
+                    });
+                }
+                Cow::Borrowed(&state.checkpoint)
+            }
+        };
         let values = match read_output(graph.topology(), &so_far) {
             Value::Object(values) => values,
             _ => Map::new(),
         };
-        let run = state.run.as_ref();
         Ok(RunOutput {
             run: run.map_or_else(|| RunId::new("-"), |run| run.id.clone()),
             values,
             shows: run.is_some_and(|run| run.shows) || state.open_questions().next().is_some(),
             interrupts: open_interrupts(state),
             status: run.map_or(RunStatus::Interrupted, |run| run.status),
-            error: run.and_then(|run| run.error.clone()),
+            error,
         })
     }
 

@@ -134,12 +134,17 @@ pub trait OutputSink: Send + Sync {
 struct Questions {
     next: usize,
     raised: BTreeMap<usize, Value>,
+    took: Vec<(usize, Value)>,
     runner: Option<Waker>,
 }
+
+/// An answer without a question, for whoever asks first.
+pub(crate) type Offer = Arc<Mutex<Option<Value>>>;
 
 struct Shared {
     info: TaskInfo,
     answers: Vec<Option<Value>>,
+    offer: Offer,
     questions: Mutex<Questions>,
     cancel: CancellationToken,
     sink: Option<Arc<dyn OutputSink>>,
@@ -163,6 +168,7 @@ impl NodeContext {
     pub(crate) fn new(
         info: TaskInfo,
         answers: Vec<Option<Value>>,
+        offer: Offer,
         cancel: CancellationToken,
         sink: Option<Arc<dyn OutputSink>>,
     ) -> Self {
@@ -171,6 +177,7 @@ impl NodeContext {
             shared: Arc::new(Shared {
                 info,
                 answers,
+                offer,
                 questions,
                 cancel,
                 sink,
@@ -279,6 +286,11 @@ impl NodeContext {
         }
     }
 
+    /// The questions that took the answer which was offered, by index.
+    pub(crate) fn took(&self) -> Vec<(usize, Value)> {
+        self.questions().took.clone()
+    }
+
     /// The questions that were raised and have no answer, by index.
     pub(crate) fn raised(&self) -> Vec<Raised> {
         self.questions()
@@ -292,6 +304,21 @@ impl NodeContext {
             })
             .collect()
     }
+}
+
+/// The recorded answer to a question, or the one that is offered to whoever asks first.
+fn answer_to(shared: &Shared, index: usize) -> Option<Value> {
+    if let Some(Some(answer)) = shared.answers.get(index) {
+        return Some(answer.clone());
+    }
+    let mut questions = lock(shared);
+    if let Some((_, took)) = questions.took.iter().find(|(took, _)| *took == index) {
+        return Some(took.clone());
+    }
+    let mut offer = shared.offer.lock().unwrap_or_else(PoisonError::into_inner);
+    let answer = offer.take()?;
+    questions.took.push((index, answer.clone()));
+    Some(answer)
 }
 
 fn lock(shared: &Shared) -> MutexGuard<'_, Questions> {
@@ -324,8 +351,8 @@ impl<T: DeserializeOwned> Future for Interrupt<T> {
 
     fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        if let Some(Some(answer)) = this.shared.answers.get(this.index) {
-            let read = serde_json::from_value(answer.clone()).map_err(|error| {
+        if let Some(answer) = answer_to(&this.shared, this.index) {
+            let read = serde_json::from_value(answer).map_err(|error| {
                 NodeError::new(
                     "InvalidAnswer",
                     format!(

@@ -15,7 +15,7 @@ use crate::{
     compute::unknown_targets,
     error::{ERROR_CHARS_MAX, shortened},
     graphs::{NodeCode, RunnableGraph},
-    node::{NodeContext, NodeError, NodeReturn, OutputSink, TaskInfo},
+    node::{NodeContext, NodeError, NodeReturn, Offer, OutputSink, TaskInfo},
     panics::{Guarded, caught},
 };
 
@@ -31,6 +31,8 @@ pub(crate) struct Attempt {
     pub(crate) sink: Option<Arc<dyn OutputSink>>,
     /// The nodes whose subgraph the task belongs to, from the outside in.
     pub(crate) path: Arc<[NodeName]>,
+    /// An answer without a question: the first task that asks takes it.
+    pub(crate) offer: Offer,
 }
 
 /// Why a task has no result: it was told to stop, and will be run again by someone.
@@ -78,6 +80,7 @@ pub(crate) async fn run_task(
     let ctx = NodeContext::new(
         info,
         answers.unwrap_or_default(),
+        attempt.offer.clone(),
         attempt.cancel.clone(),
         attempt.sink.clone(),
     );
@@ -104,7 +107,11 @@ pub(crate) async fn run_task(
     };
     // Its paths are the graph's code too.
     let result = caught(|| result_of(graph, state, task, ended, horizon));
-    Ok(result.unwrap_or_else(|message| panicked(task, &message)))
+    let mut result = result.unwrap_or_else(|message| panicked(task, &message));
+    if let TaskResult::Interrupted { took, .. } | TaskResult::Failed { took, .. } = &mut result {
+        *took = ctx.took();
+    }
+    Ok(result)
 }
 
 fn start(graph: &RunnableGraph, state: &ThreadState, task: &Task) -> TaskResult {

@@ -357,15 +357,32 @@ impl Threads {
         let Some((version, _)) = version_of_checkpoint(checkpoint) else {
             return Ok(None);
         };
-        let found = self.at(thread, version).await?;
-        Ok(found.and_then(|(_, state)| {
-            let saved = state.saved?;
-            (checkpoint_id(saved.0, saved.1) == checkpoint).then(|| Base {
-                saved,
-                checkpoint: state.checkpoint,
-                tasks: state.tasks.into_iter().map(|task| task.task).collect(),
-            })
-        }))
+        // What commands changed in it came after it, before the next checkpoint.
+        let mut ahead = 16;
+        loop {
+            let mut found = None;
+            let (mut last, mut is_left) = (0, false);
+            let show = |record: &Record, _: Option<Before>, state: &ThreadState| {
+                last = record.head.version;
+                let saved = state.saved.filter(|(head, _)| head.version == version);
+                match saved.filter(|saved| checkpoint_id(saved.0, saved.1) == checkpoint) {
+                    Some(saved) => {
+                        found = Some(Base {
+                            saved,
+                            checkpoint: state.checkpoint.clone(),
+                            tasks: state.tasks.iter().map(|task| task.task.clone()).collect(),
+                        });
+                    }
+                    None => is_left |= last > version,
+                }
+            };
+            self.replay(thread, Some(version + 1 + ahead), show, 1, Some(version))
+                .await?;
+            if found.is_none() || is_left || last < version + ahead {
+                return Ok(found);
+            }
+            ahead *= 4;
+        }
     }
 
     /// The record and the state after it, at `version`, if it is still in the log.
@@ -384,6 +401,7 @@ impl Threads {
                 }
             },
             1,
+            None,
         )
         .await?;
         Ok(found)
@@ -423,6 +441,7 @@ impl Threads {
                 CheckpointView::observe(&mut views, record, before, state, graph);
             },
             limit,
+            None,
         )
         .await?;
         views.reverse();
@@ -431,13 +450,14 @@ impl Threads {
     }
 
     /// Folds the log forward from a snapshot far enough back to meet `checkpoints` checkpoints
-    /// before version `before`, showing each record with the state after it.
+    /// before version `before`, and record `down_to`, showing each record with the state after it.
     async fn replay(
         &self,
         thread: &ThreadId,
         before: Option<u64>,
         mut show: impl FnMut(&Record, Option<Before>, &ThreadState),
         checkpoints: usize,
+        down_to: Option<u64>,
     ) -> Result<(), Error> {
         const PAGE: usize = 64;
         let mut stored: Vec<StoredRecord> = Vec::new();
@@ -461,7 +481,12 @@ impl Threads {
                 stored.push(record);
                 // One more checkpoint than asked for is met, so that the oldest one that is
                 // shown has its parent.
-                if committed > checkpoints && begins {
+                let is_deep = down_to.is_none_or(|version| {
+                    stored
+                        .last()
+                        .is_some_and(|record| record.head.version <= version)
+                });
+                if committed > checkpoints && begins && is_deep {
                     enough = true;
                     break;
                 }

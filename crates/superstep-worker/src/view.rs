@@ -10,7 +10,7 @@ use superstep_graph::{
     WriteValue, apply, read_state,
 };
 use superstep_protocol::{
-    Durability, Head, Progress, Question, Record, RecordBody, RunError, TaskState, Then,
+    Durability, Head, Profile, Progress, Question, Record, RecordBody, RunError, RunId, TaskState,
     ThreadState, TracedWrite, UnixMillis, checkpoint_id, is_internal,
 };
 
@@ -66,9 +66,9 @@ pub struct CheckpointView {
     pub next: Vec<NodeName>,
     /// The tasks that follow it, with what became of them.
     pub tasks: Vec<TaskView>,
-    /// Whether it is left out once its run goes on.
+    /// The run that saved it.
     #[serde(skip)]
-    pub(crate) working: bool,
+    pub(crate) run: Option<RunId>,
 }
 
 /// What a view needs of the state before a record.
@@ -108,7 +108,15 @@ impl CheckpointView {
         graph: Option<&Graph>,
     ) {
         let RecordBody::Committed(committed) = &record.body else {
-            if let Some(view) = Self::of_saved(views, state.saved) {
+            // What a new run or a cancel gives up stays to be seen.
+            let gives_up = matches!(
+                record.body,
+                RecordBody::Started { .. }
+                    | RecordBody::Cancelled { .. }
+                    | RecordBody::DeadlinePassed { .. }
+                    | RecordBody::Retried { again: true, .. }
+            );
+            if let Some(view) = Self::of_saved(views, state.saved).filter(|_| !gives_up) {
                 view.note_progress(state);
                 if let RecordBody::Amended(_) = &record.body {
                     view.values = values(state, &state.checkpoint, graph);
@@ -121,10 +129,20 @@ impl CheckpointView {
             parent.note_traces(committed);
         }
         let mut parent = base.map(|(head, time)| checkpoint_id(head, time));
+        if committed
+            .as_node
+            .as_ref()
+            .is_some_and(|node| node == "__copy__")
+        {
+            // A copy made by hand stands beside what it is a copy of.
+            let copied = Self::of_saved(views, base);
+            parent = copied.and_then(|copied| copied.parent_checkpoint_id.clone());
+        }
         // Of a run that writes what it did when it ends, only its last checkpoint is shown.
         if let (Some(last), Some(before)) = (views.last(), before)
             && Some(&last.checkpoint_id) == parent.as_ref()
-            && last.working
+            && last.run.is_some()
+            && last.run == committed.run
             && before.exits
         {
             parent.clone_from(&last.parent_checkpoint_id);
@@ -141,7 +159,7 @@ impl CheckpointView {
             values: values(state, &state.checkpoint, graph),
             next: tasks.iter().map(|task| task.name.clone()).collect(),
             tasks,
-            working: exits(state) && committed.then == Then::Run,
+            run: committed.run.clone(),
         });
     }
 
@@ -241,17 +259,26 @@ fn written(value: &WriteValue) -> Value {
     }
 }
 
-/// The channels as far as the current superstep has come: with the writes that are parked.
+/// Whether tasks are listed that a command added to a checkpoint: LangGraph lists none of them,
+/// and shows nothing of what they did before the superstep is over.
+pub(crate) fn shows_added(state: &ThreadState) -> bool {
+    state.profile == Profile::Default
+}
+
+/// The channels as far as the current superstep has come: with the writes that are parked, of
+/// tasks that a command added too if `added`.
 ///
 /// # Errors
 /// If those writes cannot be applied together: the superstep has failed by them.
 pub(crate) fn so_far<'a>(
     state: &'a ThreadState,
     graph: &Graph,
+    added: bool,
 ) -> Result<Cow<'a, Checkpoint>, InvalidUpdate> {
     let parked: Vec<Contribution<'_>> = state
         .tasks
         .iter()
+        .filter(|task| added || !task.added)
         .filter_map(|task| match &task.progress {
             Progress::Finished { writes, .. } => Some(Contribution::of(&task.task, writes)),
             Progress::Waiting | Progress::Open { .. } | Progress::Failed { .. } => None,
@@ -284,7 +311,12 @@ fn values(
 /// The tasks in the order of lists: packets first, then as the graph defines its nodes; without
 /// the graph as they were planned.
 fn listed<'a>(state: &'a ThreadState, graph: Option<&Graph>) -> Vec<&'a TaskState> {
-    let mut tasks: Vec<&TaskState> = state.tasks.iter().collect();
+    let added = shows_added(state);
+    let mut tasks: Vec<&TaskState> = state
+        .tasks
+        .iter()
+        .filter(|task| added || !task.added)
+        .collect();
     if let Some(graph) = graph {
         tasks.sort_by_key(|task| match task.task.path {
             TaskPath::Push(index) => (0, index, 0),
@@ -356,7 +388,7 @@ impl StateView {
     /// parked writes of finished tasks with them, and tasks are listed as the graph defines their
     /// nodes. Parked writes that cannot be applied together are left out.
     pub fn of(state: &ThreadState, graph: Option<&Graph>) -> Self {
-        let so_far = graph.and_then(|graph| so_far(state, graph).ok());
+        let so_far = graph.and_then(|graph| so_far(state, graph, shows_added(state)).ok());
         let checkpoint = so_far.as_deref().unwrap_or(&state.checkpoint);
         let listed = listed(state, graph);
         let open = listed.iter().flat_map(|task| task.open_questions());

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 use superstep_graph::{InterruptId, TaskId};
 
 use super::{Answers, Nothing, Resume, Verdict, command};
@@ -49,6 +49,9 @@ pub(super) fn resume(state: &ThreadState, resume: &Resume, now: UnixMillis) -> V
         .at
         .as_ref()
         .filter(|at| Some(at.saved) != state.saved);
+    // An empty update is none.
+    let update = Some(update).filter(|update| *update != Value::Object(Map::new()));
+    let update = update.unwrap_or_default();
     let changes = !update.is_null() || !goto.is_empty();
     let answered = !answers.is_empty() || offer.is_some();
     if elsewhere.is_some() && answered {
@@ -58,8 +61,9 @@ pub(super) fn resume(state: &ThreadState, resume: &Resume, now: UnixMillis) -> V
             reason: reason.to_owned(),
         });
     }
-    let copies = resume.at.is_some() && !answered;
-    if changes || copies {
+    let at = resume.at.clone().filter(|_| !answered);
+    let again = at.as_ref().is_some_and(|at| command::is_copy(state, at));
+    if changes || (at.is_some() && !again) {
         if state.is_busy() {
             return Verdict::Refuse(command::busy(state));
         }
@@ -70,10 +74,14 @@ pub(super) fn resume(state: &ThreadState, resume: &Resume, now: UnixMillis) -> V
             offer,
             update,
             goto,
-            at: resume.at.clone().filter(|_| !answered),
+            at: at.filter(|_| !again),
+            again,
             recursion_limit,
             terms,
         });
+    }
+    if again {
+        return command::replay(state, command, run, recursion_limit, terms);
     }
     let tasks = tasks_to_run(state, &answers);
     Verdict::Append(RecordBody::Resumed {

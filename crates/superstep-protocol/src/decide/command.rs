@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use superstep_graph::TaskId;
+use superstep_graph::{Source, TaskId};
 
 use super::{Start, StateUpdate, Verdict};
 use crate::{
     ids::RunId,
-    record::{CommandRef, Profile, RecordBody, Terms},
+    record::{Base, CommandRef, Profile, RecordBody, Terms},
     refusal::Refusal,
     state::{Asked, Progress, ThreadState},
 };
@@ -44,6 +44,15 @@ pub(super) fn start(state: &ThreadState, start: &Start) -> Verdict {
     let Some(at) = &start.at else {
         return retry(state, &start.command, &start.run, limit, terms);
     };
+    if is_copy(state, at) {
+        return replay(
+            state,
+            start.command.clone(),
+            start.run.clone(),
+            limit,
+            terms.clone(),
+        );
+    }
     Verdict::Append(RecordBody::Commanded {
         command: start.command.clone(),
         run: start.run.clone(),
@@ -52,8 +61,41 @@ pub(super) fn start(state: &ThreadState, start: &Start) -> Verdict {
         update: Value::Null,
         goto: Vec::new(),
         at: Some(at.clone()),
+        again: false,
         recursion_limit: limit,
         terms: terms.clone(),
+    })
+}
+
+/// Whether a checkpoint to go on from is a branch of its own already: the last one, made by an
+/// update or as a copy.
+pub(super) fn is_copy(state: &ThreadState, at: &Base) -> bool {
+    let made = matches!(at.checkpoint.source, Source::Update | Source::Fork);
+    made && Some(at.saved) == state.saved
+}
+
+/// The last checkpoint's tasks run as if they never had.
+pub(super) fn replay(
+    state: &ThreadState,
+    command: CommandRef,
+    run: RunId,
+    recursion_limit: Option<u32>,
+    terms: Terms,
+) -> Verdict {
+    if state.is_busy() {
+        return Verdict::Refuse(busy(state));
+    }
+    Verdict::Append(RecordBody::Retried {
+        command,
+        run,
+        tasks: state
+            .tasks
+            .iter()
+            .map(|task| task.task.id.clone())
+            .collect(),
+        again: true,
+        recursion_limit,
+        terms,
     })
 }
 
@@ -161,6 +203,7 @@ pub(super) fn retry(
         command: command.clone(),
         run: run.clone(),
         tasks,
+        again: false,
         recursion_limit,
         terms: terms.clone(),
     })

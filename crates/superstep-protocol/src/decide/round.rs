@@ -286,8 +286,8 @@ pub(super) fn command_applied(
         return Verdict::Append(RecordBody::Committed(Box::new(copy)));
     }
     let runs = |task: &Task| match state.task(&task.id) {
-        Some(known) => answer::runs_with(state.profile, known, &asked.answers),
-        None => true,
+        Some(known) if !asked.again => answer::runs_with(state.profile, known, &asked.answers),
+        _ => true,
     };
     let round = superstep.tasks.iter().filter(|task| runs(task));
     Verdict::Append(RecordBody::Amended(Box::new(Amended {
@@ -343,12 +343,12 @@ pub(super) fn update_applied(
     };
     let superstep = &updated.superstep;
     let traces = updated
-        .task
+        .tasks
         .iter()
         .map(|(task, writes)| trace(task, writes, &superstep.delta));
     Verdict::Append(RecordBody::Committed(Box::new(Committed {
         source: updated.source,
-        step: state.decided_on(dispatch).next_step(),
+        step: state.decided_on(dispatch).step_of(updated.source),
         // An update is a new place to be: what is asked after it is asked anew.
         lineage: superstep.lineage.clone(),
         delta: superstep.delta.clone(),

@@ -160,6 +160,7 @@ fn records() -> Vec<Record> {
             command: command(),
             run: "run-3".into(),
             tasks: vec![task().id],
+            again: false,
             recursion_limit: None,
             terms: Terms::default(),
         },

@@ -151,7 +151,7 @@ impl Client {
         };
         let graph = self.graph_of(&state);
         if state.profile == Profile::Langgraph
-            && let Some(Err(error)) = graph.map(|graph| so_far(&state, graph))
+            && let Some(Err(error)) = graph.map(|graph| so_far(&state, graph, false))
         {
             let reason = error.to_string();
             return Err(Error::Refused(Refusal::InvalidUpdate { reason }));

@@ -227,7 +227,7 @@ fn ended(state: &ThreadState, graph: Option<&Graph>) -> Option<Ended> {
 /// The values of a run that ended so: its output, where the graph says what that is.
 fn output(state: &ThreadState, graph: Option<&Graph>) -> Map<String, Value> {
     let output = graph.map(|graph| {
-        let so_far = so_far(state, graph).unwrap_or(Cow::Borrowed(&state.checkpoint));
+        let so_far = so_far(state, graph, true).unwrap_or(Cow::Borrowed(&state.checkpoint));
         read_output(graph, &so_far)
     });
     match output {
