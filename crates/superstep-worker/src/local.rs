@@ -177,7 +177,9 @@ impl Local {
         }
         let command = self.command();
         let terms = options.terms();
-        let at = self.base(thread, options.checkpoint.as_deref()).await?;
+        let at = self
+            .base(thread, options.checkpoint.as_deref(), true)
+            .await?;
         let event = Event::Start(Box::new(Start {
             run: options.run.unwrap_or_else(|| self.new_run()),
             command,
@@ -238,7 +240,9 @@ impl Local {
             goto: go_on.goto,
             recursion_limit: limit,
             terms: options.terms(),
-            at: self.base(thread, options.checkpoint.as_deref()).await?,
+            at: self
+                .base(thread, options.checkpoint.as_deref(), true)
+                .await?,
         }));
         self.apply(thread, &event).await
     }
@@ -274,11 +278,12 @@ impl Local {
         &self,
         thread: &ThreadId,
         checkpoint: Option<&str>,
+        amended: bool,
     ) -> Result<Option<Box<Base>>, Error> {
         let Some(id) = checkpoint else {
             return Ok(None);
         };
-        match self.engine.threads.base(thread, id).await? {
+        match self.engine.threads.base(thread, id, amended).await? {
             Some(base) => Ok(Some(Box::new(base))),
             None => Err(Error::Refused(Refusal::InvalidInput {
                 reason: format!(
@@ -350,7 +355,9 @@ impl Local {
             update: updates.remove(0),
             more: updates,
             subgraph: options.subgraph,
-            at: self.base(thread, options.checkpoint.as_deref()).await?,
+            at: self
+                .base(thread, options.checkpoint.as_deref(), false)
+                .await?,
         }));
         let turn = self.turns.take(thread).await;
         self.finish_in(&turn, thread).await?;
@@ -415,7 +422,7 @@ impl Local {
         thread: &ThreadId,
         checkpoint: &str,
     ) -> Result<Option<StateView>, Error> {
-        let Some(base) = self.base(thread, Some(checkpoint)).await? else {
+        let Some(base) = self.base(thread, Some(checkpoint), false).await? else {
             return Ok(None);
         };
         let history = self.history(thread, usize::MAX).await?;

@@ -349,11 +349,17 @@ impl Threads {
         }
     }
 
-    /// The checkpoint of this id, if it is one of the thread's and still in the log.
+    /// The checkpoint of this id, if it is one of the thread's and still in the log; with what
+    /// commands changed in it since, if `amended`.
     ///
     /// # Errors
     /// If the store fails for too long, or the log is not readable.
-    pub async fn base(&self, thread: &ThreadId, checkpoint: &str) -> Result<Option<Base>, Error> {
+    pub async fn base(
+        &self,
+        thread: &ThreadId,
+        checkpoint: &str,
+        amended: bool,
+    ) -> Result<Option<Base>, Error> {
         let Some((version, _)) = version_of_checkpoint(checkpoint) else {
             return Ok(None);
         };
@@ -366,19 +372,20 @@ impl Threads {
                 last = record.head.version;
                 let saved = state.saved.filter(|(head, _)| head.version == version);
                 match saved.filter(|saved| checkpoint_id(saved.0, saved.1) == checkpoint) {
-                    Some(saved) => {
+                    Some(saved) if amended || last == version => {
                         found = Some(Base {
                             saved,
                             checkpoint: state.checkpoint.clone(),
                             tasks: state.tasks.iter().map(|task| task.task.clone()).collect(),
                         });
                     }
+                    Some(_) => {}
                     None => is_left |= last > version,
                 }
             };
             self.replay(thread, Some(version + 1 + ahead), show, 1, Some(version))
                 .await?;
-            if found.is_none() || is_left || last < version + ahead {
+            if found.is_none() || !amended || is_left || last < version + ahead {
                 return Ok(found);
             }
             ahead *= 4;

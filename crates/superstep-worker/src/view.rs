@@ -125,7 +125,10 @@ impl CheckpointView {
             return;
         };
         let base = before.and_then(|before| before.saved);
-        if let Some(parent) = Self::of_saved(views, base) {
+        // A run that writes when it ends adds nothing to what was written before.
+        if let Some(parent) = Self::of_saved(views, base)
+            && before.is_none_or(|before| !before.exits)
+        {
             parent.note_traces(committed);
         }
         let mut parent = base.map(|(head, time)| checkpoint_id(head, time));
