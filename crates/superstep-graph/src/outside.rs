@@ -21,7 +21,7 @@ const COMMAND: &str = "__command__";
 
 /// An input that is a command: what a new thread is started with is then its update, as if the
 /// start had returned the command.
-pub fn command_input(update: Value, goto: Vec<Target>) -> Value {
+pub fn command_input(update: &Value, goto: Vec<Target>) -> Value {
     let goto: Vec<Value> = goto
         .into_iter()
         .map(|target| match target {

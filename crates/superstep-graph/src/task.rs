@@ -184,7 +184,6 @@ pub mod some {
     use serde::{Deserialize, Deserializer, Serialize, Serializer};
     use serde_json::Value;
 
-    #[expect(clippy::ref_option, reason = "the signature that serde's `with` calls")]
     /// Writes the value.
     ///
     /// # Errors

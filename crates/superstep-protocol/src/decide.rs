@@ -299,6 +299,10 @@ pub enum Nothing {
 
 /// What an event calls for.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives for one call, and nearly always is a record"
+)]
 pub enum Verdict {
     /// This record.
     Append(RecordBody),
@@ -333,8 +337,6 @@ pub fn decide(
             graph: graph.clone(),
             profile: *profile,
         }),
-        // Somebody was faster; the thread is there, which is all that was asked.
-        (Some(_), Event::Create { .. }) => Verdict::Nothing(Nothing::Late),
         (Some(state), Event::Resume(resume)) => answer::resume(state, resume, now),
         (Some(state), Event::Cancel { command, reason }) => {
             command::cancel(state, command, reason.clone())
@@ -396,8 +398,10 @@ pub fn decide(
         (Some(state), Event::DeadlineReached { interrupt }) => {
             answer::deadline(state, interrupt, now)
         }
+        // The thread is there, which is all that a creation asks.
+        (Some(_), Event::Create { .. })
         // The thread is gone: whatever a worker still brings is late.
-        (
+        | (
             None,
             Event::RoundEnded { .. }
             | Event::InputTaken { .. }

@@ -138,18 +138,13 @@ pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
             told.push(EventData::RunStarted);
             told.extend(completed_at_once(after));
         }
-        RecordBody::Commanded {
-            command: by,
-            answers,
-            offer,
-            ..
-        } => {
-            command = Some(by);
-            told.push(if answers.is_empty() && offer.is_none() {
+        RecordBody::Commanded { asked, .. } => {
+            command = Some(&asked.command);
+            told.push(if asked.answers.is_empty() && asked.offer.is_none() {
                 EventData::RunStarted
             } else {
                 EventData::ResumeAccepted {
-                    answers: answers.clone(),
+                    answers: asked.answers.clone(),
                 }
             });
         }
@@ -236,7 +231,7 @@ pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
         RecordBody::Interrupted(parked) | RecordBody::Failed(parked) => {
             parked.run.clone().or_else(last)
         }
-        RecordBody::Commanded { run, .. } => Some(run.clone()),
+        RecordBody::Commanded { asked, .. } => Some(asked.run.clone()),
         _ => last(),
     };
     told.into_iter()

@@ -4,20 +4,23 @@
 //! It decides nothing and refuses nothing but a log that is not one: a gap, or a record that
 //! cannot follow. Whether a record may be appended is `decide`'s business.
 
-use serde_json::Value;
-use superstep_graph::{Checkpoint, InterruptId, Lineage, Source, TaskId};
+mod questions;
+mod runs;
+
+use superstep_graph::{Checkpoint, Lineage, Source, TaskId};
 
 use crate::{
-    ids::{CommandId, Dispatch, Head, RunId, ThreadId},
-    record::{
-        Amended, Base, CommandRef, Committed, Parked, Raised, Record, RecordBody, RunError,
-        TaskResult, Terms, Then,
-    },
-    state::{
-        Answer, Asked, AskedCommand, CLOSED_QUESTIONS_MAX, Closed, Decision, NEVER_OPENED,
-        Progress, Question, Run, TaskState, ThreadState, value_digest,
-    },
+    ids::{Head, ThreadId},
+    record::{Amended, Committed, Parked, Record, RecordBody, TaskResult, Then},
+    state::{Asked, Decision, Progress, TaskState, ThreadState},
     status::RunStatus,
+};
+use questions::{
+    answer, begin_again, expire, give_up_questions, give_up_task_questions, raise, take_offered,
+};
+use runs::{
+    begin_run, close, close_or_end, continue_run, decide_on, drop_rounds, end_run,
+    forget_untracked, open_round, set_status, take_decision,
 };
 
 /// A log that no writer of this protocol made.
@@ -222,31 +225,9 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             open_round(state, head, run, tasks);
             close_or_end(state, head);
         }
-        RecordBody::Commanded {
-            command,
-            run,
-            answers,
-            offer,
-            update,
-            goto,
-            at,
-            again,
-            recursion_limit,
-            terms,
-        } => {
-            state.applied.push(command.id.clone());
-            let asked = Asked::Command(Box::new(AskedCommand {
-                command: command.clone(),
-                run: run.clone(),
-                answers: answers.clone(),
-                offer: offer.clone(),
-                update: update.clone(),
-                goto: goto.clone(),
-                again: *again,
-                recursion_limit: *recursion_limit,
-                terms: terms.clone(),
-            }));
-            decide_on(state, head, asked, at.clone());
+        RecordBody::Commanded { asked, at } => {
+            state.applied.push(asked.command.id.clone());
+            decide_on(state, head, Asked::Command(asked.clone()), at.clone());
         }
         RecordBody::UpdateAsked {
             command,
@@ -323,21 +304,6 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
     }
 }
 
-/// Asks a worker of the graph to decide.
-fn decide_on(state: &mut ThreadState, dispatch: Dispatch, asked: Asked, at: Option<Box<Base>>) {
-    state.decision = Some(Decision {
-        dispatch,
-        asked,
-        at,
-    });
-}
-
-/// The decision that this dispatch asked for, which is made now.
-fn take_decision(state: &mut ThreadState, dispatch: Dispatch) -> Option<Decision> {
-    let mine = |decision: &mut Decision| decision.dispatch == dispatch;
-    state.decision.take_if(mine)
-}
-
 /// A command applied to the checkpoint as it stands: its answers, then what it changes and the
 /// tasks that it adds. No step passes, and what other tasks did stays.
 fn amend(state: &mut ThreadState, record: &Record, amended: &Amended) {
@@ -368,29 +334,6 @@ fn amend(state: &mut ThreadState, record: &Record, amended: &Amended) {
     }
     open_round(state, record.head, &amended.run, &amended.round);
     close_or_end(state, record.head);
-}
-
-/// The superstep's tasks are as they were planned: nothing of them ran, nobody was asked.
-fn begin_again(state: &mut ThreadState) {
-    give_up_questions(state, "its superstep runs again from the start");
-    for task in &mut state.tasks {
-        *task = TaskState {
-            added: task.added,
-            ..TaskState::planned(task.task.clone())
-        };
-    }
-}
-
-/// A run that found no task to run applies what is finished; without that it is over.
-fn close_or_end(state: &mut ThreadState, head: Head) {
-    if state.is_busy() {
-        return;
-    }
-    if !state.tasks.is_empty() && state.unfinished().next().is_none() {
-        decide_on(state, head, Asked::Close, None);
-    } else {
-        set_status(state, RunStatus::Success);
-    }
 }
 
 /// Adds records to a log; those that were there under the same versions are gone.
@@ -531,285 +474,4 @@ fn park(state: &mut ThreadState, record: &Record, parked: &Parked) {
         }
     }
     close(state, parked.closes);
-}
-
-/// The answer that was offered to whoever asks first went to these questions: it is replayed to
-/// them like any other.
-fn take_offered(state: &mut ThreadState, at: usize, record: &Record, took: &[(usize, Value)]) {
-    let Some(run) = state.run.as_ref().filter(|_| !took.is_empty()) else {
-        return;
-    };
-    let (command, sender) = (run.command.id.clone(), run.command.sender.clone());
-    let task = &mut state.tasks[at];
-    for (index, value) in took {
-        task.questions.retain(|question| question.index != *index);
-        task.questions.push(Question {
-            id: InterruptId::of(&task.task.id, *index),
-            index: *index,
-            payload: Value::Null,
-            opened_at: record.time,
-            opened_by: NEVER_OPENED,
-            expires_at: None,
-            answer: Some(Answer {
-                value: value.clone(),
-                at: record.time,
-                command: command.clone(),
-                sender: sender.clone(),
-            }),
-        });
-    }
-    task.questions.sort_by_key(|question| question.index);
-    state.offer = None;
-}
-
-/// Opens the questions that are new, keeps those that are asked again, and gives up those that
-/// the node no longer asks.
-fn raise(state: &mut ThreadState, at: usize, record: &Record, raised: &[Raised]) {
-    let task = state.tasks[at].task.id.clone();
-    let id_of = |raised: &Raised| match &raised.id {
-        Some(id) => id.clone(),
-        None => InterruptId::of(&task, raised.index),
-    };
-    let asked: Vec<InterruptId> = raised.iter().map(id_of).collect();
-    let asked_no_more: Vec<InterruptId> = state.tasks[at]
-        .open_questions()
-        .filter(|question| !asked.contains(&question.id))
-        .map(|question| question.id.clone())
-        .collect();
-    for id in asked_no_more {
-        remember(
-            state,
-            id.clone(),
-            Closed::GivenUp {
-                why: "no longer asked".to_owned(),
-            },
-        );
-        state.tasks[at]
-            .questions
-            .retain(|question| question.id != id);
-    }
-    let task = &mut state.tasks[at];
-    for (raised, id) in raised.iter().zip(asked) {
-        let known = task.questions.iter_mut().find(|known| known.id == id);
-        if let Some(known) = known {
-            // Asked again in other words: those are what people are to see.
-            if known.answer.is_none() && known.payload != raised.payload {
-                known.payload = raised.payload.clone();
-                known.opened_by = record.head.version;
-            }
-            continue;
-        }
-        task.questions.push(Question {
-            id,
-            index: raised.index,
-            payload: raised.payload.clone(),
-            opened_at: record.time,
-            opened_by: record.head.version,
-            expires_at: raised.expires_at,
-            answer: None,
-        });
-    }
-    task.questions.sort_by_key(|question| question.index);
-}
-
-fn answer(
-    state: &mut ThreadState,
-    record: &Record,
-    command: &CommandRef,
-    id: &InterruptId,
-    value: Value,
-) {
-    let closed = Closed::Answered {
-        at: record.time,
-        command: command.id.clone(),
-        sender: command.sender.clone(),
-        value: value_digest(&value),
-    };
-    let question = state
-        .tasks
-        .iter_mut()
-        .flat_map(|task| &mut task.questions)
-        .find(|q| q.id == *id);
-    if let Some(question) = question {
-        question.answer = Some(Answer {
-            value,
-            at: record.time,
-            command: command.id.clone(),
-            sender: command.sender.clone(),
-        });
-    }
-    remember(state, id.clone(), closed);
-}
-
-fn expire(state: &mut ThreadState, interrupt: &InterruptId) {
-    remember(state, interrupt.clone(), Closed::Expired);
-    state
-        .applied
-        .push(CommandId::new(format!("deadline:{interrupt}")));
-    let mut error = RunError {
-        kind: "InterruptExpired".to_owned(),
-        message: format!("interrupt {interrupt} was not answered in time"),
-        node: None,
-        task: None,
-    };
-    let asks = |task: &TaskState| task.questions.iter().any(|q| q.id == *interrupt);
-    if let Some(task) = state.tasks.iter_mut().find(|task| asks(task)) {
-        task.questions.retain(|question| question.id != *interrupt);
-        error.node = Some(task.task.node.clone());
-        error.task = Some(task.task.id.clone());
-        task.error = Some(error.clone());
-        task.progress = Progress::Failed {
-            error: error.clone(),
-        };
-    }
-    drop_empty_rounds(state);
-    if let Some(run) = &mut state.run {
-        run.error = Some(error);
-        run.status = RunStatus::Timeout;
-    }
-}
-
-/// Untracked values live as long as their run: one that goes on after it stopped reads them as
-/// absent. While another round of the thread is open the run has not stopped.
-fn forget_untracked(state: &mut ThreadState) {
-    if state.rounds.is_empty() {
-        state.checkpoint.untracked.clear();
-    }
-}
-
-/// What a run is given: how many supersteps it may take, values that nodes may read, and terms.
-type Settings = (u32, serde_json::Map<String, Value>, Terms);
-
-/// Begins a run on a checkpoint of `step`.
-fn begin_run(
-    state: &mut ThreadState,
-    id: &RunId,
-    command: &CommandRef,
-    step: i64,
-    (recursion_limit, config, terms): Settings,
-) {
-    state.run = Some(Run {
-        id: id.clone(),
-        status: RunStatus::Pending,
-        stop: step + 1 + i64::from(recursion_limit) + 1,
-        recursion_limit,
-        config,
-        error: None,
-        command: command.clone(),
-        terms,
-        shows: false,
-    });
-}
-
-/// A resume or retry begins a new run with the values of the one before.
-fn continue_run(
-    state: &mut ThreadState,
-    id: &RunId,
-    command: &CommandRef,
-    recursion_limit: Option<u32>,
-    terms: &Terms,
-) {
-    let (limit, config) = match state.run.take() {
-        Some(run) => (run.recursion_limit, run.config),
-        None => (crate::decide::RECURSION_LIMIT, serde_json::Map::new()),
-    };
-    let settings = (recursion_limit.unwrap_or(limit), config, terms.clone());
-    let step = state.checkpoint.step;
-    begin_run(state, id, command, step, settings);
-    if let Some(run) = &mut state.run {
-        run.status = RunStatus::Running;
-        run.shows = true;
-    }
-}
-
-fn set_status(state: &mut ThreadState, status: RunStatus) {
-    if let Some(run) = &mut state.run {
-        run.status = status;
-    }
-}
-
-/// Ends the run, unless another round of the thread is still open: then that one's end does.
-fn end_run(state: &mut ThreadState, status: RunStatus) {
-    if state.rounds.is_empty() {
-        set_status(state, status);
-    }
-}
-
-fn open_round(state: &mut ThreadState, dispatch: Dispatch, run: &RunId, tasks: &[TaskId]) {
-    if tasks.is_empty() {
-        return;
-    }
-    for task in &mut state.tasks {
-        if tasks.contains(&task.task.id) {
-            task.progress = Progress::Open { dispatch };
-        }
-    }
-    state.rounds.insert(dispatch, run.clone());
-    drop_empty_rounds(state);
-}
-
-/// A task that moved to a new round, or that a deadline ended, leaves its old one; a round that
-/// is left without tasks has nothing to wait for.
-fn drop_empty_rounds(state: &mut ThreadState) {
-    let rounds: Vec<Dispatch> = state.rounds.keys().copied().collect();
-    for round in rounds {
-        if state.round_tasks(round).next().is_none() {
-            state.rounds.remove(&round);
-        }
-    }
-}
-
-/// Ends one dispatch: a round, or a decision.
-fn close(state: &mut ThreadState, dispatch: Dispatch) {
-    state.rounds.remove(&dispatch);
-    if state
-        .decision
-        .as_ref()
-        .is_some_and(|decision| decision.dispatch == dispatch)
-    {
-        state.decision = None;
-    }
-}
-
-/// Ends every round and decision; tasks that were open wait.
-fn drop_rounds(state: &mut ThreadState) {
-    state.rounds.clear();
-    state.decision = None;
-    for task in &mut state.tasks {
-        if matches!(task.progress, Progress::Open { .. }) {
-            task.progress = Progress::Waiting;
-        }
-    }
-}
-
-fn give_up_questions(state: &mut ThreadState, why: &str) {
-    for at in 0..state.tasks.len() {
-        give_up_task_questions(state, at, why);
-    }
-}
-
-fn give_up_task_questions(state: &mut ThreadState, at: usize, why: &str) {
-    let open: Vec<InterruptId> = state.tasks[at]
-        .open_questions()
-        .map(|question| question.id.clone())
-        .collect();
-    for id in open {
-        state.tasks[at]
-            .questions
-            .retain(|question| question.id != id);
-        remember(
-            state,
-            id,
-            Closed::GivenUp {
-                why: why.to_owned(),
-            },
-        );
-    }
-}
-
-fn remember(state: &mut ThreadState, id: InterruptId, how: Closed) {
-    state.closed.push((id, how));
-    if state.closed.len() > CLOSED_QUESTIONS_MAX {
-        state.closed.remove(0);
-    }
 }

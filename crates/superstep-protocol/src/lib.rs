@@ -27,13 +27,12 @@ pub use ids::{
 };
 pub use obligations::{Obligation, obligations};
 pub use record::{
-    Amended, Base, CommandRef, Committed, Durability, Goto, Parked, Profile, Raised, Record,
-    RecordBody, RunError, TaskResult, Terms, Then, Trace, TracedWrite, Update,
+    Amended, AskedCommand, Base, CommandRef, Committed, Durability, Goto, Parked, Profile, Raised,
+    Record, RecordBody, RunError, TaskResult, Terms, Then, Trace, TracedWrite, Update,
 };
 pub use refusal::Refusal;
 pub use state::{
-    Answer, Asked, AskedCommand, CLOSED_QUESTIONS_MAX, Closed, Decision, NEVER_OPENED, Progress,
-    Question, Run, TaskState, ThreadState, checkpoint_id, is_internal, value_digest,
-    version_of_checkpoint,
+    Answer, Asked, CLOSED_QUESTIONS_MAX, Closed, Decision, NEVER_OPENED, Progress, Question, Run,
+    TaskState, ThreadState, checkpoint_id, is_internal, value_digest, version_of_checkpoint,
 };
 pub use status::{ParseThreadStatusError, RunStatus, ThreadStatus};

@@ -146,6 +146,40 @@ impl From<Target> for Goto {
     }
 }
 
+/// A run that has to be prepared. Nothing of it counts before it is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AskedCommand {
+    /// Who asked.
+    pub command: CommandRef,
+    /// The run that it begins.
+    pub run: RunId,
+    /// The answers.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub answers: BTreeMap<InterruptId, Value>,
+    /// An answer without a question.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "superstep_graph::some"
+    )]
+    pub offer: Option<Value>,
+    /// The update; null for none.
+    #[serde(default, skip_serializing_if = "Value::is_null")]
+    pub update: Value,
+    /// Where to go.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub goto: Vec<Goto>,
+    /// Whether what waits runs as if it never had.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub again: bool,
+    /// How many supersteps it may take; as many as the run before otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recursion_limit: Option<u32>,
+    /// What else it is given.
+    #[serde(default, skip_serializing_if = "Terms::is_default")]
+    pub terms: Terms,
+}
+
 /// A question as a task raised it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Raised {
@@ -447,38 +481,11 @@ pub enum RecordBody {
     /// A run begins that a worker of the graph has to prepare: an update or targets beside or
     /// instead of answers, or a copy of an older checkpoint.
     Commanded {
-        /// Who asked.
-        command: CommandRef,
-        /// The new run.
-        run: RunId,
-        /// The answers.
-        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-        answers: BTreeMap<InterruptId, Value>,
-        /// An answer without a question.
-        #[serde(
-            default,
-            skip_serializing_if = "Option::is_none",
-            with = "superstep_graph::some"
-        )]
-        offer: Option<Value>,
-        /// The update; null for none.
-        #[serde(default, skip_serializing_if = "Value::is_null")]
-        update: Value,
-        /// Where to go.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        goto: Vec<Goto>,
+        /// The run, and what it begins with.
+        asked: Box<AskedCommand>,
         /// The checkpoint that is copied first, if any.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         at: Option<Box<Base>>,
-        /// Whether what waits runs as if it never had.
-        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-        again: bool,
-        /// How many supersteps it may take; as many as the run before otherwise.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        recursion_limit: Option<u32>,
-        /// What else the run is given.
-        #[serde(default, skip_serializing_if = "Terms::is_default")]
-        terms: Terms,
     },
     /// A state update was accepted; a worker of the graph applies it.
     UpdateAsked {

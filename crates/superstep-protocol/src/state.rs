@@ -16,7 +16,7 @@ use superstep_graph::{
 
 use crate::{
     ids::{CommandId, Dispatch, GraphId, Head, RunId, ThreadId, UnixMillis},
-    record::{Base, CommandRef, Goto, Profile, Record, RunError, Terms, Update},
+    record::{AskedCommand, Base, CommandRef, Profile, Record, RunError, Terms, Update},
     status::{RunStatus, ThreadStatus},
 };
 
@@ -82,40 +82,6 @@ pub enum Asked {
     /// Begin a run that has to be prepared: apply this command to the checkpoint as it stands, or
     /// to a copy of an older one.
     Command(Box<AskedCommand>),
-}
-
-/// A run that has to be prepared. Nothing of it counts before it is.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct AskedCommand {
-    /// Who asked.
-    pub command: CommandRef,
-    /// The run that it begins.
-    pub run: RunId,
-    /// The answers.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub answers: BTreeMap<InterruptId, Value>,
-    /// An answer without a question.
-    #[serde(
-        default,
-        skip_serializing_if = "Option::is_none",
-        with = "superstep_graph::some"
-    )]
-    pub offer: Option<Value>,
-    /// The update; null for none.
-    #[serde(default, skip_serializing_if = "Value::is_null")]
-    pub update: Value,
-    /// Where to go.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub goto: Vec<Goto>,
-    /// Whether what waits runs as if it never had.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub again: bool,
-    /// How many supersteps it may take; as many as the run before otherwise.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub recursion_limit: Option<u32>,
-    /// What else it is given.
-    #[serde(default, skip_serializing_if = "Terms::is_default")]
-    pub terms: Terms,
 }
 
 /// A dispatch that waits for a worker of the graph.

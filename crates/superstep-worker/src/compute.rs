@@ -97,8 +97,8 @@ fn stop(graph: &RunnableGraph, state: &ThreadState, next: &[Task]) -> Stop {
     let terms = state.run.as_ref().map(|run| &run.terms);
     let after = terms.and_then(|terms| terms.interrupt_after.as_ref());
     let before = terms.and_then(|terms| terms.interrupt_before.as_ref());
-    let after = after.unwrap_or(graph.topology().interrupt_after());
-    let before = before.unwrap_or(graph.topology().interrupt_before());
+    let after = after.unwrap_or_else(|| graph.topology().interrupt_after());
+    let before = before.unwrap_or_else(|| graph.topology().interrupt_before());
     if state.tasks.iter().any(|task| after.holds(&task.task.node)) {
         Stop::After
     } else if next.iter().any(|task| before.holds(&task.node)) {
@@ -198,16 +198,16 @@ pub(crate) fn update(
         (values, update.as_node.clone())
     };
     let values = updates.iter().map(known).collect();
-    let updated = reduced(|| {
+    let made = reduced(|| {
         Ok(update_state(topology, &state.checkpoint, values)
             .map_err(|error| shortened(error.to_string(), ERROR_CHARS_MAX)))
     });
-    let updated = updated.map_err(|error| error.message)??;
+    let made = made.map_err(|error| error.message)??;
     let place = Place::next(state, Source::Update);
     let superstep =
-        planned(graph, state, updated.delta, place, tasks_max).map_err(|error| error.message)?;
-    let node = updated.made.first().map(|(node, _)| node.clone());
-    let tasks = updated.made.into_iter().filter_map(|(node, writes)| {
+        planned(graph, state, made.delta, place, tasks_max).map_err(|error| error.message)?;
+    let node = made.made.first().map(|(node, _)| node.clone());
+    let tasks = made.made.into_iter().filter_map(|(node, writes)| {
         let mut pending = state.tasks.iter().map(|task| &task.task);
         let task = pending.find(|task| task.node == node && task.path == TaskPath::Pull)?;
         Some((task.id.clone(), writes))

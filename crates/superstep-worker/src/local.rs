@@ -264,7 +264,7 @@ impl Local {
         }
         let input = if changes {
             command_input(
-                go_on.update,
+                &go_on.update,
                 go_on.goto.into_iter().map(Into::into).collect(),
             )
         } else {

@@ -11,7 +11,7 @@ use superstep_graph::{InterruptId, TaskId};
 use super::{Answers, Nothing, Resume, Verdict, command};
 use crate::{
     ids::UnixMillis,
-    record::{CommandRef, Profile, RecordBody},
+    record::{AskedCommand, CommandRef, Profile, RecordBody},
     refusal::Refusal,
     state::{Closed, Progress, Question, TaskState, ThreadState, value_digest},
 };
@@ -63,21 +63,28 @@ pub(super) fn resume(state: &ThreadState, resume: &Resume, now: UnixMillis) -> V
     }
     let at = resume.at.clone().filter(|_| !answered);
     let again = at.as_ref().is_some_and(|at| command::is_copy(state, at));
+    let asks = state.open_questions().next().is_some();
+    if at.is_some() && asks && state.profile == Profile::Default {
+        // A branch would give the open questions up without a word, as new input would.
+        return Verdict::Refuse(command::busy(state));
+    }
     if changes || (at.is_some() && !again) {
         if state.is_busy() {
             return Verdict::Refuse(command::busy(state));
         }
         return Verdict::Append(RecordBody::Commanded {
-            command,
-            run,
-            answers,
-            offer,
-            update,
-            goto,
+            asked: Box::new(AskedCommand {
+                command,
+                run,
+                answers,
+                offer,
+                update,
+                goto,
+                again,
+                recursion_limit,
+                terms,
+            }),
             at: at.filter(|_| !again),
-            again,
-            recursion_limit,
-            terms,
         });
     }
     if again {

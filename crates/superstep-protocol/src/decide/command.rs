@@ -8,7 +8,7 @@ use superstep_graph::{Source, TaskId};
 use super::{Start, StateUpdate, Verdict};
 use crate::{
     ids::RunId,
-    record::{Base, CommandRef, Profile, RecordBody, Terms},
+    record::{AskedCommand, Base, CommandRef, Profile, RecordBody, Terms},
     refusal::Refusal,
     state::{Asked, Progress, ThreadState},
 };
@@ -54,16 +54,18 @@ pub(super) fn start(state: &ThreadState, start: &Start) -> Verdict {
         );
     }
     Verdict::Append(RecordBody::Commanded {
-        command: start.command.clone(),
-        run: start.run.clone(),
-        answers: BTreeMap::new(),
-        offer: None,
-        update: Value::Null,
-        goto: Vec::new(),
+        asked: Box::new(AskedCommand {
+            command: start.command.clone(),
+            run: start.run.clone(),
+            answers: BTreeMap::new(),
+            offer: None,
+            update: Value::Null,
+            goto: Vec::new(),
+            again: false,
+            recursion_limit: limit,
+            terms: terms.clone(),
+        }),
         at: Some(at.clone()),
-        again: false,
-        recursion_limit: limit,
-        terms: terms.clone(),
     })
 }
 

@@ -172,10 +172,10 @@ fn kept(
     results: &BTreeMap<TaskId, TaskResult>,
 ) -> BTreeMap<NodeName, Box<ThreadState>> {
     let of = |task: &TaskState| {
-        let keeps = match (results.get(&task.task.id), &task.progress) {
-            (Some(TaskResult::Finished { keeps, .. }), _)
-            | (None, Progress::Finished { keeps, .. }) => keeps,
-            _ => return None,
+        let ((Some(TaskResult::Finished { keeps, .. }), _)
+        | (None, Progress::Finished { keeps, .. })) = (results.get(&task.task.id), &task.progress)
+        else {
+            return None;
         };
         Some((task.task.node.clone(), keeps.clone()?))
     };

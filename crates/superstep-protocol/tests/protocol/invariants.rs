@@ -18,11 +18,11 @@ fn command_in(body: &RecordBody) -> Option<&CommandId> {
         RecordBody::Started { command, .. }
         | RecordBody::Resumed { command, .. }
         | RecordBody::Retried { command, .. }
-        | RecordBody::Commanded { command, .. }
         | RecordBody::Created { command, .. }
         | RecordBody::UpdateAsked { command, .. }
         | RecordBody::Cancelled { command, .. }
         | RecordBody::Deleted { command } => Some(&command.id),
+        RecordBody::Commanded { asked, .. } => Some(&asked.command.id),
         _ => None,
     }
 }
@@ -49,8 +49,8 @@ pub(crate) fn check_log(log: &[Record]) {
                 }
                 None
             }
-            RecordBody::Commanded { answers, .. } => {
-                commanded.insert(record.head, answers);
+            RecordBody::Commanded { asked, .. } => {
+                commanded.insert(record.head, &asked.answers);
                 None
             }
             RecordBody::Amended(amended) => {
@@ -121,11 +121,12 @@ pub(crate) fn check_applied(log: &[Record], state: &ThreadState) {
     let heads: BTreeSet<String> = log.iter().map(|record| record.head.to_string()).collect();
     let mut given: BTreeSet<String> = BTreeSet::new();
     for record in log {
-        if let RecordBody::Resumed { answers, .. } | RecordBody::Commanded { answers, .. } =
-            &record.body
-        {
-            given.extend(answers.values().map(ToString::to_string));
-        }
+        let answers = match &record.body {
+            RecordBody::Resumed { answers, .. } => answers,
+            RecordBody::Commanded { asked, .. } => &asked.answers,
+            _ => continue,
+        };
+        given.extend(answers.values().map(ToString::to_string));
     }
     let applied = state.checkpoint.content("log").and_then(Value::as_array);
     let mut tasks = BTreeSet::new();

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use superstep_graph::InterruptId;
 use superstep_protocol::{
-    Answers, Dispatch, Event, Head, Nonce, Nothing, Progress, RunError, StateUpdate, Updated,
+    Answers, Dispatch, Event, Goto, Head, Nonce, Nothing, Progress, RunError, StateUpdate, Updated,
     Verdict,
 };
 
@@ -17,7 +17,7 @@ use crate::{
     story::{End, Story},
 };
 
-const EVENTS: [&str; 28] = [
+const EVENTS: [&str; 38] = [
     "start",
     "start with null",
     "start of another graph",
@@ -46,6 +46,16 @@ const EVENTS: [&str; 28] = [
     "update fails",
     "deadline of a",
     "deadline of a too early",
+    "command with an update",
+    "command that answers and goes on",
+    "command that is empty",
+    "command at an older checkpoint",
+    "answer at an older checkpoint",
+    "start at an older checkpoint",
+    "null at the last checkpoint",
+    "create",
+    "command applied",
+    "command fails",
 ];
 
 /// The dispatch that the state waits for first, else its head, else one that never was.
@@ -236,6 +246,57 @@ fn event(story: &mut Story, name: &str) -> Event {
         "deadline of a too early" => Event::DeadlineReached {
             interrupt: first_question(story, "a"),
         },
+        "command with an update" => story.command_event("x", None),
+        "command at an older checkpoint" => story.command_event("x", story.base(false)),
+        "command that answers and goes on" => {
+            let mut event = story.resume_event("x", by_id(&[first_question(story, "a")]));
+            if let Event::Resume(resume) = &mut event {
+                resume.goto = vec![Goto::Node("c".into())];
+            }
+            event
+        }
+        "command that is empty" => {
+            let mut event = story.command_event("x", None);
+            if let Event::Resume(resume) = &mut event {
+                resume.update = Value::Null;
+            }
+            event
+        }
+        "answer at an older checkpoint" => {
+            let mut event = story.resume_event("x", by_id(&[first_question(story, "a")]));
+            if let Event::Resume(resume) = &mut event {
+                resume.at = story.base(false).map(Box::new);
+            }
+            event
+        }
+        "start at an older checkpoint" => {
+            let mut event = story.start_event("x", json!({"topic": "y"}));
+            if let Event::Start(start) = &mut event {
+                start.at = story.base(false).map(Box::new);
+            }
+            event
+        }
+        "null at the last checkpoint" => {
+            let mut event = story.start_event("x", Value::Null);
+            if let Event::Start(start) = &mut event {
+                start.at = story.base(true).map(Box::new);
+            }
+            event
+        }
+        "create" => Event::Create {
+            command,
+            graph: crate::story::graph("g"),
+            profile: story.profile,
+        },
+        "command applied" | "command fails" => Event::CommandApplied {
+            dispatch,
+            superstep: story
+                .state
+                .is_some()
+                .then(|| story.amended("c"))
+                .filter(|_| name == "command applied")
+                .ok_or_else(|| "no such channel".to_owned()),
+        },
         other => panic!("no event {other}"),
     }
 }
@@ -326,10 +387,12 @@ fn every_kind_of_event_is_among_the_events() {
             Event::InputTaken { .. } => "input taken",
             Event::UpdateApplied { .. } => "update applied",
             Event::DeadlineReached { .. } => "deadline reached",
+            Event::Create { .. } => "create",
+            Event::CommandApplied { .. } => "command applied",
             other => panic!("a new kind of event: {other:?}"),
         })
         .collect();
-    assert_eq!(kinds.len(), 10, "{kinds:?}");
+    assert_eq!(kinds.len(), 12, "{kinds:?}");
 }
 
 #[test]
@@ -337,7 +400,7 @@ fn no_event_but_a_start_makes_a_thread() {
     for name in EVENTS {
         for before in ["none", "tombstone"] {
             let verdict = found(before, name);
-            let starts = verdict == "append started";
+            let starts = verdict == "append started" || verdict == "append created";
             assert!(starts || !verdict.starts_with("append"), "{before}, {name}");
         }
     }

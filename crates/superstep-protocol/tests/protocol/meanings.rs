@@ -38,6 +38,9 @@ fn every_story_stands_as_it_should() {
         ("cancelled", Thread::Interrupted, Some(Interrupted), 0),
         ("update_asked", Thread::Busy, Some(Success), 1),
         ("updated", Thread::Interrupted, Some(Success), 0),
+        ("command_asked", Thread::Busy, Some(Success), 1),
+        ("amended", Thread::Busy, Some(Running), 1),
+        ("stopped", Thread::Interrupted, Some(Success), 0),
         ("over_the_limit", Thread::Error, Some(Error), 0),
         ("completed", Thread::Idle, Some(Success), 0),
     ];

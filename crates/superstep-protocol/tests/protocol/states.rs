@@ -1,9 +1,11 @@
 //! One story for each kind of state a thread can be in.
 
+use superstep_protocol::Stop;
+
 use crate::story::{End, Story};
 
 /// Every kind of state, by name.
-pub(crate) const STATES: [&str; 20] = [
+pub(crate) const STATES: [&str; 23] = [
     "none",
     "tombstone",
     "input_asked",
@@ -22,6 +24,9 @@ pub(crate) const STATES: [&str; 20] = [
     "cancelled",
     "update_asked",
     "updated",
+    "command_asked",
+    "amended",
+    "stopped",
     "over_the_limit",
     "completed",
 ];
@@ -103,6 +108,22 @@ pub(crate) fn state(name: &str) -> Story {
         "updated" => {
             story.start("s1").enter(&["a"]).round(&[("a", asks)], &[]);
             story.update("u1", &["a", "b"]);
+        }
+        "command_asked" => {
+            story.start("s1").enter(&["a", "b"]);
+            story.round(&[("a", asks), ("b", End::Done)], &[]);
+            story.ask_command("k1", None);
+        }
+        // The question of a is open still; the node that the command added runs beside it.
+        "amended" => {
+            story.start("s1").enter(&["a", "b"]);
+            story.round(&[("a", asks), ("b", End::Done)], &[]);
+            story.ask_command("k1", None).command_applied("c");
+        }
+        "stopped" => {
+            story.start("s1").enter(&["a"]);
+            story.stop = Stop::Before;
+            story.round(&[("a", End::Done)], &["a", "b"]);
         }
         "over_the_limit" => {
             story.limit = 1;

@@ -11,9 +11,9 @@ use superstep_graph::{
     ChannelChange, Delta, InterruptId, Namespace, START, Task, TaskId, TaskPath, Write,
 };
 use superstep_protocol::{
-    Answers, Closing, CommandRef, Dispatch, Event, GraphId, Head, Nonce, Profile, Raised, Record,
-    RecordBody, Resume, RunError, Start, StateUpdate, Stop, Superstep, TaskResult, Terms, ThreadId,
-    ThreadState, UnixMillis, Updated, Verdict, close_with, decide, fold,
+    Answers, Base, Closing, CommandRef, Dispatch, Event, GraphId, Head, Nonce, Profile, Raised,
+    Record, RecordBody, Resume, RunError, Start, StateUpdate, Stop, Superstep, TaskResult, Terms,
+    ThreadId, ThreadState, UnixMillis, Updated, Verdict, close_with, decide, fold,
 };
 
 /// How a node ended.
@@ -41,6 +41,8 @@ pub(crate) struct Story {
     pub(crate) nonce: u64,
     /// Deadlines of questions, in milliseconds after they open.
     pub(crate) expire_ms: Option<u64>,
+    /// Whether a breakpoint stops the next superstep.
+    pub(crate) stop: Stop,
 }
 
 pub(crate) fn graph(name: &str) -> GraphId {
@@ -61,6 +63,7 @@ impl Story {
             limit: 25,
             nonce: 0,
             expire_ms: None,
+            stop: Stop::No,
         }
     }
 
@@ -256,7 +259,7 @@ impl Story {
             tasks,
             lineage,
             output: true,
-            stop: Stop::No,
+            stop: self.stop,
         }
     }
 
@@ -335,6 +338,72 @@ impl Story {
         self.ask_update(id);
         let event = self.update_applied(next);
         self.happens(&event)
+    }
+
+    /// A command that updates the state, of the last checkpoint or another.
+    pub(crate) fn command_event(&self, id: &str, at: Option<Base>) -> Event {
+        let none = Answers::Plain(Value::Null);
+        Event::Resume(Box::new(Resume {
+            answers: None,
+            update: json!({"log": ["patched"]}),
+            at: at.map(Box::new),
+            ..Resume::new(self.command(id), format!("run-{id}").into(), none)
+        }))
+    }
+
+    #[track_caller]
+    pub(crate) fn ask_command(&mut self, id: &str, at: Option<Base>) -> &mut Self {
+        let event = self.command_event(id, at);
+        self.happens(&event)
+    }
+
+    /// What a command makes of the checkpoint as it stands: a task of `node` beside what is there.
+    pub(crate) fn amended(&self, node: &str) -> Superstep {
+        let state = self.state();
+        let (lineage, path) = (state.checkpoint.lineage.clone(), TaskPath::Pull);
+        let added = Task {
+            id: Task::id_of(
+                &lineage,
+                &Namespace::root(),
+                state.next_step(),
+                &node.into(),
+                &path,
+            ),
+            node: node.into(),
+            path,
+            triggers: Vec::new(),
+            packet: None,
+        };
+        let there = state.tasks.iter().map(|task| task.task.clone());
+        Superstep {
+            tasks: there.chain([added]).collect(),
+            lineage,
+            ..self.superstep(&["command"], &[])
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn command_applied(&mut self, node: &str) -> &mut Self {
+        let dispatch = self.state().decision.as_ref().unwrap().dispatch;
+        let event = Event::CommandApplied {
+            dispatch,
+            superstep: Ok(self.amended(node)),
+        };
+        self.happens(&event)
+    }
+
+    /// The last checkpoint, or the one before the first superstep, as something to go on from.
+    pub(crate) fn base(&self, last: bool) -> Option<Base> {
+        let state = self.state.as_ref()?;
+        let mut saved = state.saved?;
+        if !last {
+            saved.0 = self.records[0].head;
+        }
+        Some(Base {
+            saved,
+            checkpoint: state.checkpoint.clone(),
+            tasks: state.tasks.iter().map(|task| task.task.clone()).collect(),
+        })
     }
 
     #[track_caller]

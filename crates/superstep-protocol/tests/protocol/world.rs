@@ -411,7 +411,7 @@ impl World {
             })),
             2 => Event::Resume(Box::new(Resume::new(command, run, Answers::Plain(value)))),
             3 => Event::Resume(Box::new(Resume {
-                update: json!({}),
+                update: json!({"log": []}),
                 answers: pick.is_multiple_of(3).then_some(Answers::Plain(value)),
                 ..Resume::new(command, run, Answers::Plain(Value::Null))
             })),
