@@ -1,12 +1,13 @@
 //! The client of a cluster, or of an embedded store that a worker works on.
 //!
 //! It sends commands and tells what became of them, waits for runs, and reads threads. It
-//! runs no node, and needs no graph: with one it only shows more of a thread. Commands go through the queue like anyone's, so a worker
-//! decides them; only a delete is appended from here, as no message of the contract asks for
-//! it. Reading is in `read`, waiting in `wait`.
+//! runs no node, and needs no graph: with one it only shows more of a thread. Commands go
+//! through the queue like anyone's, so a worker decides them; only a delete is appended from
+//! here, as no message of the contract asks for it. Reading is in `read`, waiting in `wait`.
 //!
 //! The rule it keeps: an answer is sent with the id of its question, never as a plain value
-//! that could meet another question than the one that was seen.
+//! that could meet another question than the one that was seen; as a plain value only where
+//! the thread takes it though none is open.
 
 mod read;
 mod wait;
@@ -17,8 +18,8 @@ use bytes::Bytes;
 use serde_json::Value;
 use superstep_checkpoint::ThreadLog;
 use superstep_protocol::{
-    Answers, CommandId, CommandRef, Event, GraphName, Refusal, Resume, RunId, ThreadId, Verdict,
-    decide,
+    Answers, CommandId, CommandRef, Event, GraphName, RecordBody, Refusal, Resume, RunId, ThreadId,
+    ThreadState, ThreadStatus, UnixMillis, Verdict, decide,
 };
 use superstep_queue::{CommandKind, CommandMessage, Headers, Queue, header, subject::Subjects};
 use superstep_wire::{
@@ -232,7 +233,8 @@ impl Client {
     }
 
     /// Answers open questions of `thread`. A value that names no question is sent for the one
-    /// that is open now; with none or several open it is refused here, and nothing is sent.
+    /// that is open now; with none or several open it is refused here, and nothing is sent. In
+    /// the `langgraph` profile with none open it is sent for whoever asks first.
     ///
     /// # Errors
     /// If the thread cannot be read or the command cannot be stored.
@@ -246,8 +248,8 @@ impl Client {
         let names_none = resume.interrupt_id.is_none() && resume.key.is_none();
         let plain = matches!(Answers::of(resume.resume.clone(), None), Answers::Plain(_));
         if names_none && plain {
-            match self.the_one_open(thread, &id, &resume.resume).await? {
-                Ok(open) => resume.interrupt_id = Some(open),
+            match self.bound_to(thread, &id, &resume.resume).await? {
+                Ok(open) => resume.interrupt_id = open,
                 // A command that was sent before keeps its outcome, whatever is open now.
                 Err(_) if how.command_id.is_some() => {}
                 Err(refusal) => {
@@ -367,36 +369,41 @@ impl Client {
         })
     }
 
-    /// The id of the one open question of `thread`, or why there is no telling which is meant.
-    async fn the_one_open(
+    /// The question of `thread` that a plain answer is for now, if it is for one at all: in the
+    /// `langgraph` profile it may go to whoever asks first. Or why it cannot be taken.
+    async fn bound_to(
         &self,
         thread: &ThreadId,
         id: &CommandId,
         value: &Value,
-    ) -> Result<Result<String, Refusal>, Error> {
+    ) -> Result<Result<Option<String>, Refusal>, Error> {
         let found = self.threads.load(thread).await?;
         let state = found.as_ref().map(|found| &found.state);
-        let mut open = state
-            .into_iter()
-            .flat_map(superstep_protocol::ThreadState::open_questions);
-        if let (Some((_, question)), None) = (open.next(), open.next()) {
-            return Ok(Ok(question.id.to_string()));
-        }
-        let event = Event::Resume(Box::new(Resume::new(
-            self.command(id, &Sending::default()),
-            made_run(id),
-            Answers::Plain(value.clone()),
-        )));
-        let now = self.threads.world().now();
-        Ok(Err(match decide(thread, state, &event, now) {
-            Verdict::Refuse(refusal) => refusal,
-            Verdict::Append(_) | Verdict::Nothing(_) | Verdict::Wait => Refusal::NotWaiting {
-                thread: thread.clone(),
-                status: state.map_or(superstep_protocol::ThreadStatus::Busy, |state| {
-                    state.status()
-                }),
-            },
-        }))
+        // As if it came at once: whether it is in time is for a worker's clock to say.
+        let now = state.map_or(UnixMillis(0), |state| state.time);
+        let command = CommandRef {
+            sent_at: now,
+            ..self.command(id, &Sending::default())
+        };
+        let resume = Resume::new(command, made_run(id), Answers::Plain(value.clone()));
+        let event = Event::Resume(Box::new(resume));
+        Ok(match decide(thread, state, &event, now) {
+            Verdict::Append(RecordBody::Resumed { answers, .. }) => {
+                Ok(answers.into_keys().next().map(|id| id.to_string()))
+            }
+            Verdict::Refuse(refusal) => Err(refusal),
+            // The thread is about to change. A question that it leaves open can be answered.
+            Verdict::Append(_) | Verdict::Nothing(_) | Verdict::Wait => {
+                let mut open = state.into_iter().flat_map(ThreadState::open_questions);
+                match (open.next(), open.next()) {
+                    (Some((_, question)), None) => Ok(Some(question.id.to_string())),
+                    _ => Err(Refusal::NotWaiting {
+                        thread: thread.clone(),
+                        status: state.map_or(ThreadStatus::Busy, ThreadState::status),
+                    }),
+                }
+            }
+        })
     }
 
     async fn send(&self, asked: Asked, body: Vec<u8>, how: &Sending) -> Result<Sent, Error> {

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use serde_json::{Value, json};
 use superstep_checkpoint::memory::MemoryLog;
 use superstep_graph::{ChannelKind, END, GraphBuilder, NodeSpec, Reducer, START};
-use superstep_protocol::{GraphId, ThreadStatus};
+use superstep_protocol::{GraphId, Profile, ThreadStatus};
 use superstep_queue::memory::{MemoryQueue, MemoryQueueSettings};
 use superstep_wire::RefusalKind;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +42,11 @@ fn asking(name: &str, nodes: &[&str]) -> RunnableGraph {
 
 /// A client, and a worker if `works`; the worker ends when the token is cancelled.
 fn client(works: bool) -> (Client, tokio_util::sync::DropGuard) {
+    client_of(works, Profile::Default)
+}
+
+/// As `client`, with threads of this profile.
+fn client_of(works: bool, profile: Profile) -> (Client, tokio_util::sync::DropGuard) {
     let log: Arc<dyn ThreadLog> = Arc::new(MemoryLog::new());
     let queue: Arc<dyn Queue> = Arc::new(MemoryQueue::new(MemoryQueueSettings::default()).unwrap());
     let subjects = Subjects::new("superstep", "default").unwrap();
@@ -56,7 +61,10 @@ fn client(works: bool) -> (Client, tokio_util::sync::DropGuard) {
             Arc::clone(&queue),
             subjects.clone(),
             Arc::new(SystemWorld),
-            WorkerSettings::default(),
+            WorkerSettings {
+                profile,
+                ..WorkerSettings::default()
+            },
         );
         tokio::spawn(worker.run(shutdown.clone()));
     }
@@ -271,4 +279,31 @@ async fn an_update_ends_applied_or_declined() {
         panic!("{declined:?}");
     };
     assert_eq!(refusal.kind(), "invalid_update");
+}
+
+/// Sends a plain answer to thread `t` and waits for the end of its run.
+async fn answered(client: &Client, value: Value) -> Ended {
+    let thread = ThreadId::new("t");
+    let watching = client.watch(&thread).await.unwrap();
+    let how = Sending::default();
+    let sent = client.resume(&thread, answer(value), &how).await.unwrap();
+    let run = sent.run_id().expect("accepted").clone();
+    let end = watching.run_end(&run, SOON).await.unwrap();
+    end.expect("it ends in time").ended
+}
+
+#[tokio::test]
+async fn langgraph_takes_an_answer_to_no_question() {
+    let (client, _worker) = client_of(true, Profile::Langgraph);
+    let open = started(&client, "one").await;
+    let Ended::Interrupted { interrupts, .. } = answered(&client, json!({})).await else {
+        panic!("an empty object answers a question");
+    };
+    assert_eq!(interrupts[0].interrupt_id, open[0].interrupt_id);
+    for value in ["yes", "unused"] {
+        let Ended::Completed { values } = answered(&client, json!(value)).await else {
+            panic!("the run did not complete");
+        };
+        assert_eq!(values.unwrap()["answers"], json!(["yes"]));
+    }
 }

@@ -55,6 +55,9 @@ pub struct RunEnd {
     pub thread_id: ThreadId,
     /// The run.
     pub run_id: RunId,
+    /// Whether the run showed its values, as in [`RunOutput`](crate::RunOutput).
+    #[serde(skip)]
+    pub shows: bool,
     /// How it ended.
     #[serde(flatten)]
     pub ended: Ended,
@@ -134,13 +137,16 @@ impl Watching {
         loop {
             let state = self.client.state_of(&self.thread).await?;
             let found = match &state {
-                Some(state) if is_last(state, run) => ended(state, self.client.graph_of(state)),
-                _ => told.take(),
+                Some(state) if is_last(state, run) => {
+                    ended(state, self.client.graph_of(state)).map(|ended| (ended, shows(state)))
+                }
+                _ => told.take().map(|ended| (ended, true)),
             };
-            if let Some(ended) = found {
+            if let Some((ended, shows)) = found {
                 return Ok(Some(RunEnd {
                     thread_id: self.thread,
                     run_id: run.clone(),
+                    shows,
                     ended,
                 }));
             }
@@ -198,6 +204,10 @@ impl Watching {
 
 fn is_last(state: &ThreadState, run: &RunId) -> bool {
     state.run.as_ref().is_some_and(|last| last.id == *run)
+}
+
+fn shows(state: &ThreadState) -> bool {
+    state.run.as_ref().is_some_and(|run| run.shows) || state.open_questions().next().is_some()
 }
 
 /// How the last run of a thread ended; `None` while it goes on.

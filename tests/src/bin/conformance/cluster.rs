@@ -301,7 +301,7 @@ fn output(end: RunEnd) -> RunOutput {
     let mut output = superstep_worker::RunOutput {
         run: end.run_id,
         values: Map::new(),
-        shows: true,
+        shows: end.shows,
         interrupts: Vec::new(),
         status: RunStatus::Success,
         error: None,
