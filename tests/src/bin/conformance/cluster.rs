@@ -9,8 +9,9 @@
 //! other in the order in which they were published (FORMAT, section 5).
 
 use std::{
+    collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -70,6 +71,7 @@ impl Servers {
 pub(crate) struct Cluster {
     client: Client,
     graph: GraphId,
+    limits: Limits,
     /// Ends the worker.
     _worker: DropGuard,
 }
@@ -131,6 +133,7 @@ impl Cluster {
         Ok(Self {
             client: Client::new(log, queue, subjects).with_graphs(graphs),
             graph: id,
+            limits: Limits::default(),
             _worker: shutdown.drop_guard(),
         })
     }
@@ -140,16 +143,21 @@ impl Cluster {
         ClusterThread {
             client: self.client.clone(),
             graph: self.graph.clone(),
+            limits: Arc::clone(&self.limits),
             id: ThreadId::new(name),
         }
     }
 }
+
+/// The recursion limit of each thread's last start.
+type Limits = Arc<Mutex<BTreeMap<ThreadId, Option<u32>>>>;
 
 /// A thread of a case.
 #[derive(Clone, Debug)]
 pub(crate) struct ClusterThread {
     client: Client,
     graph: GraphId,
+    limits: Limits,
     id: ThreadId,
 }
 
@@ -160,6 +168,8 @@ impl ClusterThread {
         options: RunOptions,
     ) -> Result<RunOutput, Declined> {
         unsupported(&options)?;
+        self.limits()
+            .insert(self.id.clone(), options.recursion_limit);
         let start = StartCommand {
             thread_id: Some(self.id.to_string()),
             run_id: options.run.map(|run| run.to_string()),
@@ -191,6 +201,7 @@ impl ClusterThread {
             return Err(Unsupported::new("a command with update or goto on the cluster").into());
         };
         unsupported(&options)?;
+        self.goes_on_alike(&options)?;
         let resume = ResumeCommand {
             resume,
             ..ResumeCommand::default()
@@ -237,6 +248,21 @@ impl ClusterThread {
 
     pub(crate) async fn history(&self, limit: usize) -> Result<Vec<CheckpointView>, Declined> {
         Ok(self.client.history(&self.id, None, limit).await?)
+    }
+
+    /// A resume over NATS has no recursion limit: it goes on with that of the last start, which
+    /// is the same only where the case asks for the same.
+    fn goes_on_alike(&self, options: &RunOptions) -> Result<(), Unsupported> {
+        match self.limits().get(&self.id) {
+            Some(limit) if *limit != options.recursion_limit => Err(Unsupported::new(
+                "a recursion limit on a resume on the cluster",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    fn limits(&self) -> MutexGuard<'_, BTreeMap<ThreadId, Option<u32>>> {
+        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn watch(&self) -> Result<Watching, Declined> {
