@@ -374,7 +374,7 @@ mod tests {
         assert_eq!(case.ops[0].thread, "1");
         assert_eq!(case.ops[0].resume, json!(null));
         assert_eq!(case.graph.interrupt_before, Breakpoints::Each(Star::Each));
-        assert!(case.graph.interrupt_after.is_none());
+        assert_eq!(case.graph.interrupt_after, Breakpoints::None);
         assert!(matches!(&case.graph.edges[1].0, Names::All(from) if from.len() == 2));
     }
 
