@@ -9,7 +9,7 @@ use std::{borrow::Cow, time::Duration};
 use serde_json::{Map, Value};
 use superstep_graph::{Graph, read_output};
 use superstep_protocol::{
-    Head, RecordBody, Refusal, RunError, RunId, RunStatus, ThreadId, ThreadState,
+    Head, Profile, RecordBody, Refusal, RunError, RunId, RunStatus, ThreadId, ThreadState,
 };
 use superstep_queue::EventFilter;
 use superstep_wire::{Event, EventKind};
@@ -224,26 +224,41 @@ fn ended(state: &ThreadState, graph: Option<&Graph>) -> Option<Ended> {
             }),
         }),
         RunStatus::Interrupted => Some(Ended::Cancelled),
-        RunStatus::Success if state.open_questions().next().is_some() => Some(Ended::Interrupted {
-            interrupts: OpenInterrupt::all_of(state),
-            values: output(state, graph),
-        }),
-        RunStatus::Success => Some(Ended::Completed {
-            values: Some(output(state, graph)),
+        RunStatus::Success => Some(match output(state, graph) {
+            Err(error) => Ended::Failed { error },
+            Ok(values) if state.open_questions().next().is_some() => Ended::Interrupted {
+                interrupts: OpenInterrupt::all_of(state),
+                values,
+            },
+            Ok(values) => Ended::Completed {
+                values: Some(values),
+            },
         }),
     }
 }
 
-/// The values of a run that ended so: its output, where the graph says what that is.
-fn output(state: &ThreadState, graph: Option<&Graph>) -> Map<String, Value> {
-    let output = graph.map(|graph| {
-        let so_far = so_far(state, graph, true).unwrap_or(Cow::Borrowed(&state.checkpoint));
-        read_output(graph, &so_far)
-    });
-    match output {
-        Some(Value::Object(values)) => values,
-        _ => state.visible_values(),
-    }
+/// The values of a run that ended so: its output, where the graph says what that is. In the
+/// `langgraph` profile writes so far that cannot be applied together fail it.
+fn output(state: &ThreadState, graph: Option<&Graph>) -> Result<Map<String, Value>, RunError> {
+    let Some(graph) = graph else {
+        return Ok(state.visible_values());
+    };
+    let so_far = match so_far(state, graph, true) {
+        Ok(so_far) => so_far,
+        Err(conflict) if state.profile == Profile::Langgraph => {
+            return Err(RunError {
+                kind: "InvalidUpdateError".to_owned(),
+                message: conflict.to_string(),
+                node: None,
+                task: None,
+            });
+        }
+        Err(_) => Cow::Borrowed(&state.checkpoint),
+    };
+    Ok(match read_output(graph, &so_far) {
+        Value::Object(values) => values,
+        _ => Map::new(),
+    })
 }
 
 /// The end that an event tells, if it is one.
