@@ -2,7 +2,8 @@
 //!
 //! One recipe decides: `verify` runs every check that is not a test and writes nothing, `fix` is
 //! the one that edits, `test` runs all tests and brings up what they need by itself. Continuous
-//! integration is `verify`, then `test`. What a check means is left to the tool that makes it.
+//! integration is `verify`, then `test`. Beside it, `oracle` asks LangGraph itself. What a check
+//! means is left to the tool that makes it.
 //!
 //! The rule it keeps: nothing is installed into the system. What a machine lacks is put under the
 //! target folder, and what cannot be had is said, with what to do about it.
@@ -16,6 +17,7 @@ mod codegen;
 mod debian;
 mod deny;
 mod fix;
+mod oracle;
 mod servers;
 mod steps;
 mod test;
@@ -52,6 +54,8 @@ enum Task {
     Servers,
     /// Write the code that is generated from `proto/` anew.
     Codegen,
+    /// Ask real LangGraph whether the recorded cases hold; needs Python and PyPI.
+    Oracle(oracle::Oracle),
 }
 
 fn main() -> ExitCode {
@@ -75,5 +79,6 @@ fn run(task: Task) -> anyhow::Result<bool> {
         Task::Test { arguments } => test::run(&workspace, &arguments),
         Task::Servers => servers::print(&workspace).map(|()| true),
         Task::Codegen => codegen::run(&workspace.root, codegen::Mode::Write).map(|()| true),
+        Task::Oracle(asked) => oracle::run(&workspace, &asked),
     }
 }

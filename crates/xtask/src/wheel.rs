@@ -64,7 +64,7 @@ pub(crate) fn unpack(
 }
 
 /// The command that runs pip: the Python's own, else the one of Debian's package, unpacked.
-fn pip(workspace: &Workspace, python: &Path) -> anyhow::Result<Command> {
+pub(crate) fn pip(workspace: &Workspace, python: &Path) -> anyhow::Result<Command> {
     let mut command = Command::new(python);
     command.args(["-m", "pip"]);
     if output_of(Command::new(python).args(["-m", "pip", "--version"])).is_ok() {
