@@ -12,6 +12,7 @@ mod engine;
 mod outside;
 mod planning;
 mod properties;
+mod random;
 mod routing;
 mod scripted;
 mod small_graphs;

@@ -14,6 +14,7 @@ mod meanings;
 mod owed;
 mod questions;
 mod refusals;
+mod replay;
 mod states;
 mod story;
 mod toy_store;

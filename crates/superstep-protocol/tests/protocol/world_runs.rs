@@ -21,14 +21,14 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-fn steps(count: usize) -> impl Strategy<Value = Vec<Step>> {
+pub(crate) fn steps(count: usize) -> impl Strategy<Value = Vec<Step>> {
     let step = (any::<u8>(), act(), prop::bool::weighted(0.15))
         .prop_map(|(writer, act, lost)| Step { writer, act, lost });
     prop::collection::vec(step, 1..count)
 }
 
 /// Runs a walk, then heals; every step checks the invariants.
-fn walk(writers: usize, profile: Profile, steps: &[Step], steps_back: bool) -> World {
+pub(crate) fn walk(writers: usize, profile: Profile, steps: &[Step], steps_back: bool) -> World {
     let mut world = World::new(writers, profile);
     // Threads begin with a start.
     world.step(Step {

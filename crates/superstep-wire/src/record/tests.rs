@@ -14,6 +14,8 @@ use superstep_protocol::{
 
 use super::*;
 
+mod random;
+
 fn head(version: u64) -> Head {
     Head {
         version,
