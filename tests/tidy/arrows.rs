@@ -38,8 +38,8 @@ pub(crate) const PURE: [(&str, &[&str]); 2] = [
     ),
 ];
 
-/// What the tests of a pure crate may use beside that.
-const PURE_TESTS: &[&str] = &["insta", "proptest"];
+/// What the tests and benchmarks of a pure crate may use beside that.
+const PURE_TESTS: &[&str] = &["criterion", "insta", "proptest"];
 
 /// Vendors' clients, each with the only crate that may use it; the tests speak to servers bare.
 const FENCED: [(&str, &str); 3] = [
