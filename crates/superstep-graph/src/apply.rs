@@ -125,7 +125,7 @@ pub(crate) fn apply_step(
     }
 
     if step == Step::Passed {
-        for (channel, kind) in &graph.channels {
+        for (channel, kind) in graph.channels.iter().filter(|(_, kind)| kind.fades()) {
             // Asked first: the content of a list that just grew would be copied to be looked at.
             if updated.contains(channel) {
                 continue;

@@ -247,6 +247,21 @@ impl ChannelKind {
         }
     }
 
+    /// Whether a superstep without a write can change it; of the others nothing need be asked.
+    pub(crate) fn fades(&self) -> bool {
+        match self {
+            Self::Any | Self::Ephemeral { .. } | Self::Topic { accumulate: false } => true,
+            Self::Last
+            | Self::Reduce(_)
+            | Self::Topic { accumulate: true }
+            | Self::Untracked
+            | Self::Barrier { .. }
+            | Self::AfterFinish
+            | Self::BarrierAfterFinish { .. }
+            | Self::Managed(_) => false,
+        }
+    }
+
     /// What reading it as a trigger leaves behind: a join starts over.
     pub(crate) fn consume(&self, stored: Option<&Value>) -> Option<ChannelChange> {
         match self {

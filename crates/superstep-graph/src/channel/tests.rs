@@ -30,6 +30,8 @@ fn update(
 fn check(kind: &ChannelKind, stored: Value, writes: Value, change: Value) {
     let stored = (!stored.is_null()).then_some(stored);
     let found = update(kind, stored.as_ref(), &writes).unwrap();
+    let unwritten = writes == json!([]) && found.is_some();
+    assert!(!unwritten || kind.fades(), "{kind:?} fades unasked");
     assert_eq!(json!(found), change, "{kind:?} {stored:?} with {writes}");
 }
 
