@@ -15,15 +15,16 @@ use bytes::Bytes;
 use superstep_checkpoint::PutResult;
 use superstep_graph::{NodeName, TaskId};
 use superstep_protocol::{
-    Asked, AskedCommand, Closing, CommandId, Dispatch, Event, Nothing, Parked, Record, RecordBody,
-    Refusal, RunError, TaskResult, ThreadId, Update, Verdict, close_with, decide,
+    Asked, AskedCommand, CommandId, Dispatch, Event, Nothing, Parked, Record, RecordBody, Refusal,
+    RunError, TaskResult, ThreadId, ThreadState, Update, Verdict, decide,
 };
 use superstep_wire::record::{decode_result, encode_result};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info_span};
 
 use crate::{
-    compute,
+    child::{self, Inside},
+    compute, decisions,
     error::Error,
     graphs::{Graphs, RunnableGraph},
     node::OutputSink,
@@ -177,11 +178,7 @@ impl Engine {
         let graph = self.graph_of(&thread)?;
         let tasks_max = self.threads.limits().tasks_max;
         self.answer(thread, dispatch, &BTreeMap::new(), |thread| {
-            let state = thread.state.decided_on(dispatch);
-            Event::InputTaken {
-                dispatch,
-                superstep: compute::input(&graph, &state, input, tasks_max),
-            }
+            decisions::input_taken(&graph, &thread.state, dispatch, input, tasks_max)
         })
         .await
     }
@@ -191,20 +188,16 @@ impl Engine {
         thread: Thread,
         dispatch: Dispatch,
         updates: &[Update],
-        _subgraph: &[NodeName],
+        subgraph: &[NodeName],
     ) -> Result<Worked, Error> {
         let graph = self.graph_of(&thread)?;
         let tasks_max = self.threads.limits().tasks_max;
         self.answer(thread, dispatch, &BTreeMap::new(), |thread| {
-            let state = thread.state.decided_on(dispatch);
-            let mut superstep = compute::update(&graph, &state, updates, tasks_max);
-            if let (Ok(updated), true) = (&mut superstep, state.saved != thread.state.saved) {
-                // Only of the last checkpoint do tasks wait that it could be made for.
-                updated.tasks.clear();
-            }
-            Event::UpdateApplied {
-                dispatch,
-                superstep,
+            let state = &thread.state;
+            if subgraph.is_empty() {
+                decisions::update_applied(&graph, state, dispatch, updates, tasks_max)
+            } else {
+                child::updated(&graph, state, dispatch, updates, subgraph, tasks_max)
             }
         })
         .await
@@ -252,6 +245,15 @@ impl Engine {
             .cloned()
             .collect();
         let graph = self.graph_of(&thread)?;
+        let attempt = Attempt {
+            number: running.attempt,
+            timeout: running.timeout,
+            cancel: running.cancel.clone(),
+            sink: running.sink.clone(),
+            path: Arc::from([]),
+            offer: Arc::new(Mutex::new(thread.state.offer.clone())),
+            inside: Inside::root(self.threads.limits().tasks_max),
+        };
         // The round's map is needed only where several workers bring results.
         if open.len() == mine.len() {
             let stored = if running.attempt > 1 && open.len() > 1 {
@@ -260,7 +262,7 @@ impl Engine {
                 BTreeMap::new()
             };
             mine.retain(|task| !stored.contains_key(task));
-            let Some(mut results) = run_all(&graph, &thread, &mine, running).await else {
+            let Some(mut results) = run_all(&graph, &thread.state, &mine, &attempt).await else {
                 return Ok(Worked::Stopped);
             };
             results.extend(stored);
@@ -270,7 +272,7 @@ impl Engine {
             let stored = self.stored_results(&id, dispatch).await?;
             mine.retain(|task| !stored.contains_key(task));
         }
-        let Some(results) = run_all(&graph, &thread, &mine, running).await else {
+        let Some(results) = run_all(&graph, &thread.state, &mine, &attempt).await else {
             return Ok(Worked::Stopped);
         };
         let mut there = if mine.is_empty() {
@@ -338,20 +340,7 @@ impl Engine {
         let graph = self.graph_of(&thread)?;
         let tasks_max = self.threads.limits().tasks_max;
         self.answer(thread, dispatch, &results, |thread| {
-            let superstep = match close_with(&thread.state, dispatch, &results) {
-                Closing::Apply(writes) => Some(compute::superstep(
-                    &graph,
-                    &thread.state,
-                    &writes,
-                    tasks_max,
-                )),
-                Closing::Late | Closing::Incomplete(_) | Closing::Park => None,
-            };
-            Event::RoundEnded {
-                dispatch,
-                results: results.clone(),
-                superstep,
-            }
+            decisions::round_ended(&graph, &thread.state, dispatch, &results, tasks_max)
         })
         .await
     }
@@ -443,34 +432,26 @@ fn too_large(
     })
 }
 
-/// Runs tasks beside each other; `None` if they were told to stop.
-async fn run_all(
-    graph: &Arc<RunnableGraph>,
-    thread: &Thread,
+/// Runs tasks of a state beside each other; `None` if they were told to stop.
+pub(crate) async fn run_all(
+    graph: &RunnableGraph,
+    state: &ThreadState,
     tasks: &[TaskId],
-    running: &Running,
+    attempt: &Attempt,
 ) -> Option<BTreeMap<TaskId, TaskResult>> {
-    let attempt = Attempt {
-        number: running.attempt,
-        timeout: running.timeout,
-        cancel: running.cancel.clone(),
-        sink: running.sink.clone(),
-        path: Arc::from([]),
-        offer: Arc::new(Mutex::new(thread.state.offer.clone())),
-    };
     let run = |id: &TaskId| {
-        let task = thread.state.task(id).map(|task| task.task.clone());
+        let task = state.task(id).map(|task| task.task.clone());
         let span = info_span!(
             "task",
             task_id = %id,
             node = task.as_ref().map_or("", |task| task.node.as_str()),
-            attempt = running.attempt,
+            attempt = attempt.number,
         );
         let attempt = attempt.clone();
         let id = id.clone();
         async move {
             let task = task?;
-            match run_task(graph, &thread.state, &task, attempt).await {
+            match run_task(graph, state, &task, attempt).await {
                 Ok(result) => Some((id, result)),
                 Err(Stopped) => None,
             }

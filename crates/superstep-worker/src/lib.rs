@@ -3,10 +3,12 @@
 //! It awaits, calls the pure crates, performs what they say and reports back. It names no
 //! vendor: the log, the queue and the world come in as components.
 
+mod child;
 mod client;
 mod clock;
 mod commands;
 mod compute;
+mod decisions;
 mod effects;
 mod engine;
 mod error;

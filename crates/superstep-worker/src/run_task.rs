@@ -12,6 +12,7 @@ use superstep_protocol::{RunError, TaskResult, ThreadState};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    child::{self, Inside},
     compute::unknown_targets,
     error::{ERROR_CHARS_MAX, shortened},
     graphs::{NodeCode, RunnableGraph},
@@ -33,6 +34,8 @@ pub(crate) struct Attempt {
     pub(crate) path: Arc<[NodeName]>,
     /// An answer without a question: the first task that asks takes it.
     pub(crate) offer: Offer,
+    /// What else the task has of those subgraphs.
+    pub(crate) inside: Inside,
 }
 
 /// Why a task has no result: it was told to stop, and will be run again by someone.
@@ -74,20 +77,30 @@ pub(crate) async fn run_task(
         attempt: attempt.number,
         config: Arc::new(run.map(|run| run.config.clone()).unwrap_or_default()),
     };
+    let node = match code {
+        NodeCode::Function(node) => node,
+        NodeCode::Graph(subgraph) => {
+            let called = child::call(graph, subgraph, state, task, input, &attempt).await?;
+            let route = |output| {
+                let ended = Ended::Returned(Ok(NodeReturn::Output(output)));
+                caught(|| result_of(graph, state, task, ended, horizon, &attempt.inside))
+                    .unwrap_or_else(|message| panicked(task, &message))
+            };
+            return Ok(called.into_result(route));
+        }
+    };
     let answers = state
         .task(&task.id)
         .map(superstep_protocol::TaskState::answers);
+    let mut answers = answers.unwrap_or_default();
+    attempt.inside.add_known(&task.id, &mut answers);
     let ctx = NodeContext::new(
         info,
-        answers.unwrap_or_default(),
+        answers,
         attempt.offer.clone(),
         attempt.cancel.clone(),
         attempt.sink.clone(),
     );
-    let NodeCode::Function(node) = code else {
-        let message = format!("node `{}` is a graph, which cannot run yet", task.node);
-        return Ok(failed(task, "Unsupported", message));
-    };
     // A node may panic before its first await, while its future is made.
     let ended = match caught(|| node.call(input, ctx.clone())) {
         Ok(future) => {
@@ -106,7 +119,7 @@ pub(crate) async fn run_task(
         Err(message) => Ended::Panicked(message),
     };
     // Its paths are the graph's code too.
-    let result = caught(|| result_of(graph, state, task, ended, horizon));
+    let result = caught(|| result_of(graph, state, task, ended, horizon, &attempt.inside));
     let mut result = result.unwrap_or_else(|message| panicked(task, &message));
     if let TaskResult::Interrupted { took, .. } | TaskResult::Failed { took, .. } = &mut result {
         *took = ctx.took();
@@ -152,6 +165,7 @@ fn result_of(
     task: &Task,
     ended: Ended,
     horizon: Horizon,
+    inside: &Inside,
 ) -> TaskResult {
     let output = match ended {
         Ended::Raised(raised) => return TaskResult::interrupted(raised),
@@ -176,7 +190,11 @@ fn result_of(
         unknown,
         horizon,
     );
-    if routed.parent.is_some() {
+    if let Some(command) = routed.parent {
+        // What ends the run of a subgraph is no result of its task.
+        if inside.to_parent(&task.id, command).is_ok() {
+            return TaskResult::finished(Vec::new());
+        }
         let message = format!("node `{}` goes to a parent graph, and has none", task.node);
         return failed(task, "NoParentGraph", message);
     }

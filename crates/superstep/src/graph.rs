@@ -11,7 +11,7 @@ use superstep_graph::{
     NodeName, NodeSpec, Problem,
 };
 use superstep_protocol::{GraphId, GraphName};
-use superstep_worker::{InputSchema, Node, RunnableGraph};
+use superstep_worker::{Checkpointer, InputSchema, NodeCode, RunnableGraph, Subgraph};
 
 use crate::{
     function::{InputNodeFunction, NodeFunction},
@@ -111,7 +111,7 @@ pub struct GraphBuilder<S> {
     description: String,
     input_schema: Option<Value>,
     topology: TopologyBuilder,
-    functions: BTreeMap<NodeName, Arc<dyn Node>>,
+    functions: BTreeMap<NodeName, NodeCode>,
     state: PhantomData<fn() -> S>,
 }
 
@@ -239,6 +239,79 @@ impl<S: State> GraphBuilder<S> {
         function: impl InputNodeFunction<S, T, A>,
     ) -> Self {
         self.add(NodeSpec::new(name), function.into_node())
+    }
+
+    /// Adds a graph as a node. It is given the channels of the state that its own input has, or
+    /// what a packet carries, and its output channels are the node's update. It can ask, fail and
+    /// be continued like any other node; what finished inside does not run again.
+    ///
+    /// ```
+    /// use superstep::{Context, Embedded, Graph, NodeError, START, State};
+    ///
+    /// #[derive(Clone, Default, State)]
+    /// struct Review {
+    ///     draft: String,
+    ///     verdict: String,
+    /// }
+    ///
+    /// #[derive(Clone, Default, State)]
+    /// struct Letter {
+    ///     draft: String,
+    ///     verdict: String,
+    ///     sent: bool,
+    /// }
+    ///
+    /// async fn review(state: Review, ctx: Context) -> Result<ReviewUpdate, NodeError> {
+    ///     let verdict: String = ctx.interrupt(state.draft).await?;
+    ///     Ok(Review::update().verdict(verdict))
+    /// }
+    ///
+    /// async fn send(letter: Letter) -> Result<LetterUpdate, NodeError> {
+    ///     Ok(Letter::update().sent(letter.verdict == "good"))
+    /// }
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let review = Graph::<Review>::builder("review")
+    ///     .node("review", review)
+    ///     .edge(START, "review")
+    ///     .build()?;
+    /// let letter = Graph::<Letter>::builder("letter")
+    ///     .subgraph("review", review)
+    ///     .node("send", send)
+    ///     .edge(START, "review")
+    ///     .edge("review", "send")
+    ///     .build()?;
+    ///
+    /// let app = Embedded::memory().graph(letter).build().await?;
+    /// let thread = app.thread("1");
+    /// let asked = thread.invoke(Letter::update().draft("Dear Ada, ...")).await?;
+    /// assert_eq!(asked.interrupts[0].value, "Dear Ada, ...");
+    /// let done = thread.resume("good").await?;
+    /// assert!(done.state::<Letter>()?.sent);
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    pub fn subgraph(self, name: impl Into<NodeName>, graph: impl Into<RunnableGraph>) -> Self {
+        self.subgraph_with(NodeSpec::new(name), graph, Checkpointer::Inherit)
+    }
+
+    /// As [`subgraph`](Self::subgraph), with all there is to say of a node, and how much of the
+    /// subgraph's state outlives a call.
+    pub fn subgraph_with(
+        self,
+        spec: NodeSpec,
+        graph: impl Into<RunnableGraph>,
+        checkpointer: Checkpointer,
+    ) -> Self {
+        let graph = Arc::new(graph.into());
+        self.add(
+            spec,
+            NodeCode::Graph(Subgraph {
+                graph,
+                checkpointer,
+            }),
+        )
     }
 
     /// `to` runs in the superstep after `from` finished.
@@ -433,8 +506,8 @@ impl<S: State> GraphBuilder<S> {
         })
     }
 
-    fn add(mut self, spec: NodeSpec, function: Arc<dyn Node>) -> Self {
-        self.functions.insert(spec.name.clone(), function);
+    fn add(mut self, spec: NodeSpec, code: impl Into<NodeCode>) -> Self {
+        self.functions.insert(spec.name.clone(), code.into());
         self.topology.node(spec);
         self
     }

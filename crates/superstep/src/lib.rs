@@ -60,7 +60,7 @@ pub use embedded::{Embedded, EmbeddedBuilder};
 pub use error::Error;
 pub use function::{InputNodeFunction, NodeFunction};
 pub use graph::{BuildError, Graph, GraphBuilder};
-pub use output::{Command, IntoOutput, IntoUpdate};
+pub use output::{Command, IntoOutput, IntoUpdate, ToParent};
 pub use route::IntoRoute;
 pub use run::RunOutput;
 pub use schemars;
@@ -76,7 +76,7 @@ pub use superstep_protocol::{
     Update,
 };
 pub use superstep_worker::{
-    CheckpointView, ErrorKind, Graphs, Interrupt, InterruptView, Limits, NodeContext as Context,
+    CheckpointView, Checkpointer, ErrorKind, Graphs, Interrupt, InterruptView, Limits, NodeContext as Context,
     NodeError, NodeReturn, OutputSink, RunOptions, RunnableGraph, StateView, TaskInfo, TaskView,
     WorkerSettings,
 };

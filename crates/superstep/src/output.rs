@@ -3,6 +3,8 @@
 //! Each kind of answer is a trait's implementation, so that a node's signature says what it does
 //! and an update of another state does not compile.
 
+use std::marker::PhantomData;
+
 use serde_json::Value;
 use superstep_graph::{Command as EngineCommand, NodeName, NodeOutput, Target};
 
@@ -154,8 +156,44 @@ impl<U> Command<U> {
     }
 }
 
-impl<S: State, U: IntoUpdate<S>> IntoOutput<S> for Command<U> {
-    fn into_output(self) -> Result<NodeReturn, NodeError> {
+impl<U> Command<U> {
+    /// Gives the command to the parent graph, over the state `P`, from a node of its subgraph: the
+    /// subgraph ends there, and this is all that comes of it. The parent goes along the edges of
+    /// the subgraph's node as well.
+    ///
+    /// ```
+    /// use superstep::{Command, NodeError, State, ToParent};
+    ///
+    /// #[derive(Clone, Default, State)]
+    /// struct Ticket {
+    ///     queue: String,
+    /// }
+    ///
+    /// #[derive(Clone, Default, State)]
+    /// struct Answer {
+    ///     text: String,
+    /// }
+    ///
+    /// /// A node of a subgraph over `Answer` in a graph over `Ticket`.
+    /// async fn give_up(_: Answer) -> Result<ToParent<Ticket, TicketUpdate>, NodeError> {
+    ///     Ok(Command::new().update(Ticket::update().queue("people")).goto("hand_over").to_parent())
+    /// }
+    /// # let _ = superstep::Graph::<Answer>::builder("g").node("give_up", give_up);
+    /// ```
+    pub fn to_parent<P>(self) -> ToParent<P, U>
+    where
+        U: IntoUpdate<P>,
+    {
+        ToParent {
+            command: self,
+            parent: PhantomData,
+        }
+    }
+
+    fn into_engine<S>(self) -> Result<NodeReturn, NodeError>
+    where
+        U: IntoUpdate<S>,
+    {
         let writes = self.update.map(U::into_writes).unwrap_or_default();
         let goto = self.goto.into_iter().map(|target| match target {
             Ok(node) => Ok(Target::Node(node)),
@@ -171,5 +209,31 @@ impl<S: State, U: IntoUpdate<S>> IntoOutput<S> for Command<U> {
             }
             update @ NodeReturn::Update(_) => Ok(update),
         }
+    }
+}
+
+impl<S: State, U: IntoUpdate<S>> IntoOutput<S> for Command<U> {
+    fn into_output(self) -> Result<NodeReturn, NodeError> {
+        self.into_engine()
+    }
+}
+
+/// A command to the parent graph, over the state `P`; see [`Command::to_parent`].
+#[derive(Clone, Debug, PartialEq)]
+#[must_use]
+pub struct ToParent<P, U = ()> {
+    command: Command<U>,
+    parent: PhantomData<fn() -> P>,
+}
+
+impl<S: State, P, U: IntoUpdate<P>> IntoOutput<S> for ToParent<P, U> {
+    fn into_output(self) -> Result<NodeReturn, NodeError> {
+        let mut returned = self.command.into_engine()?;
+        if let NodeReturn::Output(output) = &mut returned {
+            for command in &mut output.commands {
+                command.parent = true;
+            }
+        }
+        Ok(returned)
     }
 }

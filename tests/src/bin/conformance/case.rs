@@ -91,7 +91,6 @@ pub(crate) struct NodeSpec {
     pub(crate) on_error: Option<Vec<Step>>,
     pub(crate) graph: Option<Box<GraphSpec>>,
     #[serde(default)]
-    #[expect(dead_code, reason = "until the library has subgraphs")]
     pub(crate) checkpointer: Keeps,
 }
 

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use superstep::{
-    Channel, Context, Graph, GraphBuilder, IntoOutput, IntoRoute, NodeError, NodeReturn, Reducer,
+    Channel, Checkpointer, Context, Graph, GraphBuilder, IntoOutput, IntoRoute, NodeError, NodeReturn, Reducer,
 };
-use superstep_graph::{Command, Managed, NodeOutput, Send, Target};
+use superstep_graph::{Managed, Send, Target};
 
 use crate::{
-    case::{Breakpoints, Case, GraphSpec, Names, NodeSpec, Star},
+    case::{Breakpoints, Case, GraphSpec, Keeps, Names, NodeSpec, Star},
     recorder::Recorder,
     script::{Counters, Env, Expr, Returned, SEND, Step, World, canonical, run},
 };
@@ -35,8 +35,15 @@ pub(crate) fn build(case: &Case, recorder: &Arc<Recorder>) -> Result<Graph<Value
     if !case.checkpointer {
         return Err(Unsupported::new("a graph without a checkpointer"));
     }
-    let spec = &case.graph;
-    let mut builder = Graph::dynamic(GRAPH);
+    of_spec(&case.graph, GRAPH, recorder)
+}
+
+fn of_spec(
+    spec: &GraphSpec,
+    name: &str,
+    recorder: &Arc<Recorder>,
+) -> Result<Graph<Value>, Unsupported> {
+    let mut builder = Graph::dynamic(name);
     for (name, kind) in &spec.channels {
         builder = builder.channel(name.as_str(), channel(kind)?);
     }
@@ -100,7 +107,6 @@ fn add_node(
     recorder: &Arc<Recorder>,
 ) -> Result<GraphBuilder<Value>, Unsupported> {
     let missing = [
-        (spec.graph.is_some(), "subgraphs"),
         (spec.retry.is_some(), "retry policies"),
         (spec.cache, "cache policies"),
         (spec.on_error.is_some(), "node error handlers"),
@@ -116,9 +122,17 @@ fn add_node(
             .map(|channel| channel.as_str().into())
             .collect()
     });
+    if let Some(inner) = &spec.graph {
+        let inner = of_spec(inner, &spec.name, recorder)?;
+        let keeps = match spec.checkpointer {
+            Keeps::Inherit => Checkpointer::Inherit,
+            Keeps::Own => Checkpointer::Own,
+            Keeps::None => Checkpointer::None,
+        };
+        return Ok(builder.subgraph_with(options, inner, keeps));
+    }
     let script = Arc::new(Script {
         name: spec.name.clone(),
-        ns: Vec::new(),
         steps: spec.steps.clone(),
         recorder: Arc::clone(recorder),
     });
@@ -158,15 +172,15 @@ pub(crate) fn breakpoints(at: &Breakpoints) -> Option<superstep::Breakpoints> {
 /// A node of a case.
 struct Script {
     name: String,
-    ns: Vec<String>,
     steps: Vec<Step>,
     recorder: Arc<Recorder>,
 }
 
 impl Script {
     async fn run(&self, input: Value, ctx: Context) -> Result<Scripted, NodeError> {
+        let ns: Vec<String> = ctx.path().iter().map(ToString::to_string).collect();
         self.recorder
-            .began(&self.name, ctx.step(), &self.ns, ctx.attempt());
+            .began(&self.name, ctx.step(), &ns, ctx.attempt());
         let env = Env::new(input, ctx.attempt(), self.recorder.counters());
         run(&self.steps, env, &InGraph(ctx)).await.map(Scripted)
     }
@@ -204,9 +218,6 @@ impl IntoOutput<Value> for Scripted {
                 parent,
             } => (update, goto, parent),
         };
-        if parent {
-            return Ok(to_parent(goto));
-        }
         let mut command = superstep::Command::new();
         if !update.is_null() {
             command = command.update(update);
@@ -217,19 +228,12 @@ impl IntoOutput<Value> for Scripted {
                 Target::Send(send) => command.send(superstep::Send::to(send.node, send.arg)),
             };
         }
-        IntoOutput::<Value>::into_output(command)
+        if parent {
+            IntoOutput::<Value>::into_output(command.to_parent::<Value>())
+        } else {
+            IntoOutput::<Value>::into_output(command)
+        }
     }
-}
-
-/// A command to the parent graph, which the facade has no word for. Graphs have no parents yet,
-/// so that its update has nowhere to go.
-fn to_parent(goto: Vec<Value>) -> NodeReturn {
-    let goto = goto.into_iter().map(target_of);
-    NodeReturn::Output(NodeOutput::command(Command {
-        goto: goto.collect(),
-        parent: true,
-        ..Command::default()
-    }))
 }
 
 /// A target by its value: a name or a packet. What is neither is a name that no node has.

@@ -1,0 +1,478 @@
+//! A call of a subgraph: a graph that runs as a task of another.
+//!
+//! The call belongs to its task. Its progress is a log of records of its own, which lies in the
+//! task's state: what earlier rounds parked is folded into the child's state, the same rules
+//! decide on it, and what this round adds goes into the task's result. So a question inside is a
+//! question of the task, an answer or a retry goes on inside, and finished inner tasks do not run
+//! again. Ids follow from the task's own: a call that is done again asks the same questions.
+//!
+//! What is promised: the child is durable with its parent's records. A crash in the middle of a
+//! call does the call's supersteps again since the parent's last record; `Log::append` is the one
+//! place where they would be stored on the way. A task's timeout is for each inner task.
+
+mod log;
+mod look;
+mod update;
+
+use std::{
+    collections::BTreeMap,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use serde_json::Value;
+use superstep_graph::{Command, InterruptId, NodeName, NodeOutput, Task, TaskId, Write};
+use superstep_protocol::{
+    Answers, Asked, CommandId, Event, Profile, Raised, Record, Refusal, Resume, RunError,
+    RunStatus, Start, TaskResult, Terms, ThreadState,
+};
+
+use self::{log::Log, look::child_task};
+pub(crate) use self::{
+    look::{at_place, child_of, history},
+    update::updated,
+};
+use crate::{
+    decisions,
+    engine::run_all,
+    graphs::{Checkpointer, RunnableGraph, Subgraph},
+    run_task::{Attempt, Stopped},
+};
+
+/// Commands to the parent graph that tasks of a child returned, by task.
+type ToParent = Arc<Mutex<BTreeMap<TaskId, Command>>>;
+
+/// What tasks know of the subgraphs that they are in.
+#[derive(Clone, Debug)]
+pub(crate) struct Inside {
+    /// The most tasks of a superstep.
+    tasks_max: usize,
+    /// Where a command to the parent graph goes; `None` in the root graph.
+    parent: Option<ToParent>,
+    /// Answers to questions of a call that begins anew each time it goes on.
+    known: Arc<BTreeMap<InterruptId, Value>>,
+}
+
+impl Inside {
+    /// In the root graph.
+    pub(crate) fn root(tasks_max: usize) -> Self {
+        Self {
+            tasks_max,
+            parent: None,
+            known: Arc::default(),
+        }
+    }
+
+    /// Hands a command to the parent graph; gives it back if there is none.
+    pub(crate) fn to_parent(&self, task: &TaskId, command: Command) -> Result<(), Command> {
+        let Some(parent) = &self.parent else {
+            return Err(command);
+        };
+        let mut commands = parent.lock().unwrap_or_else(PoisonError::into_inner);
+        commands.insert(task.clone(), command);
+        Ok(())
+    }
+
+    /// Adds the answers to a task's questions that are known from before the call began anew.
+    pub(crate) fn add_known(&self, task: &TaskId, answers: &mut Vec<Option<Value>>) {
+        if self.known.is_empty() {
+            return;
+        }
+        for index in 0.. {
+            let known = self.known.get(&InterruptId::of(task, index)).cloned();
+            match answers.get_mut(index) {
+                Some(answer @ None) => *answer = known,
+                Some(Some(_)) => {}
+                None if known.is_some() => answers.push(known),
+                None => break,
+            }
+        }
+    }
+}
+
+/// What a round of a call came to.
+#[derive(Debug)]
+pub(crate) enum Called {
+    /// The child reached its end, or gave a command to its parent.
+    Returned {
+        /// What the node returned by that.
+        output: NodeOutput,
+        /// The child's state, if that outlives the call.
+        keeps: Option<Box<ThreadState>>,
+        /// What it did.
+        child: Vec<Record>,
+    },
+    /// It waits.
+    Waits {
+        /// For these answers; for none at a breakpoint.
+        raised: Vec<Raised>,
+        /// What it did.
+        child: Vec<Record>,
+    },
+    /// It failed.
+    Failed {
+        /// Why.
+        error: RunError,
+        /// What it did.
+        child: Vec<Record>,
+    },
+}
+
+impl Called {
+    /// The task's result; `route` makes it of what the node returned.
+    pub(crate) fn into_result(self, route: impl FnOnce(NodeOutput) -> TaskResult) -> TaskResult {
+        match self {
+            Self::Waits { raised, child } => TaskResult::Interrupted {
+                raised,
+                took: Vec::new(),
+                child,
+            },
+            Self::Failed { error, child } => TaskResult::Failed {
+                error,
+                writes: None,
+                took: Vec::new(),
+                child,
+            },
+            Self::Returned {
+                output,
+                keeps: kept,
+                child: log,
+            } => {
+                let mut result = route(output);
+                match &mut result {
+                    TaskResult::Finished { keeps, .. } => *keeps = kept,
+                    // A path of the parent failed: the child is not called again for that.
+                    TaskResult::Failed { child, .. } => *child = log,
+                    TaskResult::Interrupted { .. } => {}
+                }
+                result
+            }
+        }
+    }
+}
+
+/// A call in one round of its task.
+struct Call<'a> {
+    graph: &'a RunnableGraph,
+    subgraph: &'a Subgraph,
+    parent: &'a ThreadState,
+    task: &'a Task,
+    attempt: Attempt,
+    log: Log,
+}
+
+/// Calls `subgraph` as `task` of `parent`, a state of `graph`, or goes on with the call, until the child ends or
+/// waits.
+pub(crate) fn call<'a>(
+    graph: &'a RunnableGraph,
+    subgraph: &'a Subgraph,
+    parent: &'a ThreadState,
+    task: &'a Task,
+    input: Value,
+    attempt: &Attempt,
+) -> Pin<Box<dyn Future<Output = Result<Called, Stopped>> + Send + 'a>> {
+    let attempt = attempt_inside(subgraph, parent, task, attempt);
+    Box::pin(async move {
+        let log = match Log::of(parent, &task.id, subgraph.checkpointer) {
+            Ok(log) => log,
+            Err(error) => {
+                let error = error_of(task, "CorruptSubgraph", error.to_string());
+                let child = Vec::new();
+                return Ok(Called::Failed { error, child });
+            }
+        };
+        let mut call = Call {
+            graph,
+            subgraph,
+            parent,
+            task,
+            attempt,
+            log,
+        };
+        let ended = call.run(input).await?;
+        Ok(call.close(ended))
+    })
+}
+
+fn attempt_inside(
+    subgraph: &Subgraph,
+    parent: &ThreadState,
+    task: &Task,
+    attempt: &Attempt,
+) -> Attempt {
+    let known = match (subgraph.checkpointer, parent.task(&task.id)) {
+        (Checkpointer::None, Some(state)) => {
+            let mut known = state.answers_by_id();
+            let outer = &attempt.inside.known;
+            known.extend(outer.iter().map(|(id, value)| (id.clone(), value.clone())));
+            Arc::new(known)
+        }
+        _ => Arc::clone(&attempt.inside.known),
+    };
+    let path = attempt.path.iter().chain([&task.node]).cloned().collect();
+    Attempt {
+        path,
+        inside: Inside {
+            tasks_max: attempt.inside.tasks_max,
+            parent: Some(ToParent::default()),
+            known,
+        },
+        ..attempt.clone()
+    }
+}
+
+/// How the child's supersteps ended.
+enum Ended {
+    /// It has nothing left to do.
+    Over,
+    /// As its state says.
+    Stopped,
+    /// It went to its parent.
+    ToParent(Command),
+    /// It has no state: there was nothing to begin with.
+    Nothing,
+    /// It cannot go on.
+    Failed(RunError),
+}
+
+impl Call<'_> {
+    async fn run(&mut self, input: Value) -> Result<Ended, Stopped> {
+        let begun = match self.begin(input) {
+            Ok(begun) => begun,
+            Err(error) => return Ok(Ended::Failed(error)),
+        };
+        if let Some(ended) = begun {
+            return Ok(ended);
+        }
+        while let Some(state) = self.log.state().filter(|state| state.is_busy()) {
+            let event = match self.step(state).await? {
+                Ok(event) => event,
+                Err(command) => return Ok(Ended::ToParent(command)),
+            };
+            match self.log.apply(&event) {
+                Ok(()) => {}
+                Err(refusal) => return Ok(Ended::Failed(self.refused(&refusal))),
+            }
+        }
+        Ok(Ended::Stopped)
+    }
+
+    /// Begins the child's run: a first one, or one that goes on. Gives how it ended if there is
+    /// nothing to run.
+    fn begin(&mut self, input: Value) -> Result<Option<Ended>, RunError> {
+        let state = self.log.state().filter(|_| self.log.has_begun());
+        let event = match state {
+            Some(state) if state.is_busy() => return Ok(None),
+            Some(state) => self.going_on(state),
+            None if input.is_null() => return Ok(Some(Ended::Nothing)),
+            None => self.starting(self.log.first_command(), input),
+        };
+        let goes_on = state.is_some();
+        match self.log.apply(&event) {
+            Ok(()) => Ok(None),
+            // Every inner task is done, or waits for an answer that is not there.
+            Err(Refusal::NothingToRetry { .. }) if goes_on => {
+                let over = self.log.state().is_some_and(|state| state.tasks.is_empty());
+                Ok(Some(if over { Ended::Over } else { Ended::Stopped }))
+            }
+            Err(refusal) => Err(self.refused(&refusal)),
+        }
+    }
+
+    fn starting(&self, command: CommandId, input: Value) -> Event {
+        let run = self.parent.run.as_ref();
+        Event::Start(Box::new(Start {
+            command: self.log.command(command),
+            run: self.log.run(),
+            graph: self.subgraph.graph.id().clone(),
+            profile: self.parent.profile,
+            input,
+            recursion_limit: self.recursion_limit(),
+            config: run.map(|run| run.config.clone()).unwrap_or_default(),
+            metadata: serde_json::Map::new(),
+            terms: Terms::default(),
+            at: None,
+        }))
+    }
+
+    /// What makes a child go on that has begun: the answers that it still waits for, else as a
+    /// retry.
+    fn going_on(&self, state: &ThreadState) -> Event {
+        let id = self.log.next_command();
+        let task = self.parent.task(&self.task.id);
+        let mut answers = task.map(|task| task.answers_by_id()).unwrap_or_default();
+        answers.retain(|id, _| state.open_questions().any(|(_, open)| open.id == *id));
+        let command = self.log.command(id.clone());
+        let run = self.log.run();
+        if !answers.is_empty() {
+            return Event::Resume(Box::new(Resume {
+                recursion_limit: Some(self.recursion_limit()),
+                ..Resume::new(command, run, Answers::ById(answers))
+            }));
+        }
+        match state.profile {
+            Profile::Default => Event::Retry { command, run },
+            Profile::Langgraph => self.starting(id, Value::Null),
+        }
+    }
+
+    /// The parent's run has so many supersteps, and so has each call.
+    fn recursion_limit(&self) -> u32 {
+        let run = self.parent.run.as_ref();
+        run.map_or(superstep_protocol::RECURSION_LIMIT, |run| {
+            run.recursion_limit
+        })
+    }
+
+    /// Works on what the child waits for; gives the command to the parent if a task returned one.
+    async fn step(&self, state: &ThreadState) -> Result<Result<Event, Command>, Stopped> {
+        let graph: &RunnableGraph = &self.subgraph.graph;
+        let tasks_max = self.attempt.inside.tasks_max;
+        if let Some(decision) = &state.decision {
+            let dispatch = decision.dispatch;
+            return Ok(Ok(match &decision.asked {
+                Asked::Input { input } => {
+                    decisions::input_taken(graph, state, dispatch, input, tasks_max)
+                }
+                _ => {
+                    let results = BTreeMap::new();
+                    decisions::round_ended(graph, state, dispatch, &results, tasks_max)
+                }
+            }));
+        }
+        let Some(dispatch) = state.rounds.keys().next().copied() else {
+            unreachable!("a busy state has a decision or a round");
+        };
+        let tasks: Vec<TaskId> = state
+            .round_tasks(dispatch)
+            .map(|task| task.task.id.clone())
+            .collect();
+        let Some(results) = run_all(graph, state, &tasks, &self.attempt).await else {
+            return Err(Stopped);
+        };
+        if let Some(command) = self.command_to_parent(&tasks) {
+            return Ok(Err(command));
+        }
+        let event = decisions::round_ended(graph, state, dispatch, &results, tasks_max);
+        Ok(Ok(event))
+    }
+
+    /// The first of the tasks that returned a command to the parent, in plan order, has its way.
+    fn command_to_parent(&self, tasks: &[TaskId]) -> Option<Command> {
+        let parent = self.attempt.inside.parent.as_ref()?;
+        let mut commands = parent.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.iter().find_map(|task| commands.remove(task))
+    }
+
+    fn refused(&self, refusal: &Refusal) -> RunError {
+        error_of(self.task, "SubgraphRefused", refusal.to_string())
+    }
+
+    /// Makes the result of what was done.
+    fn close(mut self, ended: Ended) -> Called {
+        let output = match ended {
+            Ended::Failed(error) => return self.failed(error),
+            Ended::Nothing => NodeOutput::none(),
+            Ended::ToParent(command) => {
+                self.log.cancel();
+                NodeOutput::command(Command {
+                    parent: false,
+                    ..command
+                })
+            }
+            Ended::Over => self.output(),
+            Ended::Stopped => {
+                let state = self.log.state().expect("a run was begun");
+                let error = state.run.as_ref().and_then(|run| {
+                    let failed = matches!(run.status, RunStatus::Error | RunStatus::Timeout);
+                    run.error.clone().filter(|_| failed)
+                });
+                if let Some(error) = error {
+                    let error = RunError {
+                        node: Some(self.task.node.clone()),
+                        task: Some(self.task.id.clone()),
+                        ..error
+                    };
+                    return self.failed(error);
+                }
+                if state.unfinished().next().is_some() {
+                    let raised = raised(state);
+                    let child = self.log.into_new();
+                    return Called::Waits { raised, child };
+                }
+                self.output()
+            }
+        };
+        Called::Returned {
+            output,
+            keeps: self.log.kept(),
+            child: self.log.into_new(),
+        }
+    }
+
+    fn failed(self, error: RunError) -> Called {
+        Called::Failed {
+            error,
+            child: self.log.into_new(),
+        }
+    }
+
+    /// All of the child's output channels, changed or not, unless its run had nothing to show.
+    /// What is no channel of the parent is seen by paths only.
+    fn output(&self) -> NodeOutput {
+        let shown = self.log.state().filter(|state| {
+            let run = state.run.as_ref();
+            run.is_some_and(|run| run.shows)
+        });
+        let Some(state) = shown else {
+            return NodeOutput::none();
+        };
+        let graph = self.subgraph.graph.topology();
+        let channels = self.graph.topology().state_channels();
+        let mut output = NodeOutput::none();
+        let mut update = Vec::new();
+        if let Value::Object(values) = superstep_graph::read_output(graph, &state.checkpoint) {
+            for (key, value) in values {
+                if channels.contains(key.as_str()) {
+                    update.push(Write::set(key.as_str(), value));
+                } else {
+                    output.extra.insert(key, value);
+                }
+            }
+        }
+        output.commands.push(Command {
+            update,
+            ..Command::default()
+        });
+        output
+    }
+}
+
+/// The child's open questions, as its parent's task asks them.
+fn raised(state: &ThreadState) -> Vec<Raised> {
+    let open = state.open_questions().enumerate();
+    open.map(|(index, (_, question))| Raised {
+        index,
+        id: Some(question.id.clone()),
+        payload: question.payload.clone(),
+        expires_at: question.expires_at,
+    })
+    .collect()
+}
+
+fn error_of(task: &Task, kind: &str, message: String) -> RunError {
+    RunError {
+        kind: kind.to_owned(),
+        message: format!("the subgraph of node `{}` cannot go on: {message}", task.node),
+        node: Some(task.node.clone()),
+        task: Some(task.id.clone()),
+    }
+}
+
+/// The graph that runs as `node`, if one does.
+pub(crate) fn subgraph_of<'a>(graph: &'a RunnableGraph, node: &NodeName) -> Option<&'a Subgraph> {
+    match graph.node(node.as_str())? {
+        crate::graphs::NodeCode::Graph(subgraph) => Some(subgraph),
+        crate::graphs::NodeCode::Function(_) => None,
+    }
+}

@@ -1,0 +1,173 @@
+//! The log of a call: the child's state, and the records that this round adds.
+//!
+//! In memory; the parent's record carries it. Nonces, times and the ids of commands follow from
+//! the parent's task, its run and the place in the log, never from a clock or chance, so that a
+//! round that is done again makes the same records.
+
+use superstep_graph::{TaskId, digest};
+use superstep_protocol::{
+    CommandId, CommandRef, Event, FoldError, Head, Nonce, Record, RecordBody, Refusal, RunId,
+    ThreadId, ThreadState, UnixMillis, Verdict, decide, fold,
+};
+
+use crate::graphs::Checkpointer;
+
+/// Whether an answer came in time was the parent's to decide.
+const LONG_AGO: UnixMillis = UnixMillis(0);
+
+/// A call's log.
+#[derive(Debug)]
+pub(super) struct Log {
+    thread: ThreadId,
+    task: TaskId,
+    checkpointer: Checkpointer,
+    /// Behind the run that the parent is in.
+    by: Option<(CommandRef, RunId)>,
+    time: UnixMillis,
+    state: Option<ThreadState>,
+    /// Whether the call has a checkpoint to go on from.
+    begun: bool,
+    new: Vec<Record>,
+}
+
+impl Log {
+    /// The log of a task's call, as the parent's state has it.
+    pub(super) fn of(
+        parent: &ThreadState,
+        task: &TaskId,
+        checkpointer: Checkpointer,
+    ) -> Result<Self, FoldError> {
+        let known = parent.task(task);
+        let run = parent.run.as_ref();
+        let mut log = Self {
+            thread: parent.thread.clone(),
+            task: task.clone(),
+            checkpointer,
+            by: run.map(|run| (run.command.clone(), run.id.clone())),
+            time: parent.time,
+            state: None,
+            begun: false,
+            new: Vec::new(),
+        };
+        if let (Checkpointer::Own, Some(known)) = (checkpointer, known) {
+            log.state = parent.kept.get(&known.task.node).map(|kept| (**kept).clone());
+        }
+        for record in known.map_or(&[][..], |known| &known.child) {
+            log.take(record)?;
+        }
+        Ok(log)
+    }
+
+    fn take(&mut self, record: &Record) -> Result<(), FoldError> {
+        self.begun |= matches!(record.body, RecordBody::Committed(_));
+        self.state = Some(fold(&self.thread, self.state.take(), record)?);
+        Ok(())
+    }
+
+    /// The child's state; `None` before its first record.
+    pub(super) fn state(&self) -> Option<&ThreadState> {
+        self.state.as_ref()
+    }
+
+    /// Whether this call has come as far as a checkpoint.
+    pub(super) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// The id of the command that begins the call: all that the child asks descends from it.
+    pub(super) fn first_command(&self) -> CommandId {
+        CommandId::new(digest(&["call", self.task.as_str()]))
+    }
+
+    /// The id of a command that makes the call go on.
+    pub(super) fn next_command(&self) -> CommandId {
+        let by = self.by.as_ref().map_or("", |(by, _)| by.id.as_str());
+        CommandId::new(digest(&["go on", self.task.as_str(), by]))
+    }
+
+    /// A command of the parent's sender.
+    pub(super) fn command(&self, id: CommandId) -> CommandRef {
+        let by = self.by.as_ref().map(|(by, _)| by);
+        CommandRef {
+            id,
+            sent_at: by.map_or(self.time, |by| by.sent_at),
+            sender: by.and_then(|by| by.sender.clone()),
+            trace: by.and_then(|by| by.trace.clone()),
+        }
+    }
+
+    /// The parent's run.
+    pub(super) fn run(&self) -> RunId {
+        let run = self.by.as_ref().map(|(_, run)| run.clone());
+        run.unwrap_or_else(|| RunId::new(""))
+    }
+
+    /// Decides on an event and appends what it calls for.
+    pub(super) fn apply(&mut self, event: &Event) -> Result<(), Refusal> {
+        match decide(&self.thread, self.state.as_ref(), event, LONG_AGO) {
+            Verdict::Append(body) => {
+                self.append(body);
+                Ok(())
+            }
+            Verdict::Refuse(refusal) => Err(refusal),
+            Verdict::Nothing(_) | Verdict::Wait => {
+                unreachable!("nobody else decides on a call of a subgraph")
+            }
+        }
+    }
+
+    fn append(&mut self, body: RecordBody) {
+        let last = self.state.as_ref().map_or(0, |state| state.head.version);
+        let version = last + 1;
+        let by = self.by.as_ref().map_or("", |(by, _)| by.id.as_str());
+        let place = version.to_string();
+        let nonce = digest(&["record", self.task.as_str(), by, &place]);
+        let nonce = u64::from_str_radix(&nonce[..16], 16).expect("a digest is hex digits");
+        let record = Record {
+            head: Head {
+                version,
+                nonce: Nonce(nonce),
+            },
+            time: self.time.max(self.state.as_ref().map_or(self.time, |state| state.time)),
+            // Nobody waits for events of a call; its parent's are told.
+            told: last,
+            body,
+            snapshot: None,
+        };
+        self.take(&record).expect("a decided record follows the state");
+        self.new.push(record);
+    }
+
+    /// Gives up what runs or waits: the call is over.
+    pub(super) fn cancel(&mut self) {
+        let command = self.command(self.next_command());
+        let reason = Some("it went on in its parent".to_owned());
+        let event = Event::Cancel { command, reason };
+        // What does not run needs no end.
+        let _ = self.apply(&event);
+    }
+
+    /// The child's state, if it outlives the call.
+    pub(super) fn kept(&self) -> Option<Box<ThreadState>> {
+        let state = self.state.as_ref()?;
+        (self.checkpointer == Checkpointer::Own).then(|| {
+            let mut kept = state.clone();
+            kept.checkpoint.untracked.clear();
+            kept.closed.clear();
+            Box::new(kept)
+        })
+    }
+
+    /// The child's state, to be looked at.
+    pub(super) fn into_state(self) -> Option<ThreadState> {
+        self.state
+    }
+
+    /// What this round added, as far as the task keeps it.
+    pub(super) fn into_new(self) -> Vec<Record> {
+        match self.checkpointer {
+            Checkpointer::Inherit | Checkpointer::Own => self.new,
+            Checkpointer::None => Vec::new(),
+        }
+    }
+}
