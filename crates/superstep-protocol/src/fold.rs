@@ -11,7 +11,7 @@ use superstep_graph::{Checkpoint, Lineage, Source, TaskId};
 
 use crate::{
     ids::{Head, ThreadId},
-    record::{Amended, Committed, Parked, Record, RecordBody, TaskResult, Then},
+    record::{Amended, Committed, Parked, Profile, Record, RecordBody, TaskResult, Then},
     state::{Asked, Decision, Progress, TaskState, ThreadState},
     status::RunStatus,
 };
@@ -254,7 +254,10 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             child,
         } => {
             if let Some(at) = state.tasks.iter().position(|known| known.task.id == *task) {
-                give_up_task_questions(state, at, "the state of its subgraph was updated");
+                // LangGraph shows them until the task is done.
+                if state.profile == Profile::Default {
+                    give_up_task_questions(state, at, "the state of its subgraph was updated");
+                }
                 extend_log(&mut state.tasks[at].child, child);
             }
             close(state, *closes);

@@ -195,6 +195,16 @@ pub struct Raised {
     pub expires_at: Option<UnixMillis>,
 }
 
+impl Raised {
+    /// The question's id, if `task` asks it.
+    pub fn id_for(&self, task: &TaskId) -> InterruptId {
+        match &self.id {
+            Some(id) => id.clone(),
+            None => InterruptId::of(task, self.index),
+        }
+    }
+}
+
 /// How a task ended in its round: the content of the round's map.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

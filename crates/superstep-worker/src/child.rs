@@ -463,7 +463,10 @@ fn raised(state: &ThreadState) -> Vec<Raised> {
 fn error_of(task: &Task, kind: &str, message: String) -> RunError {
     RunError {
         kind: kind.to_owned(),
-        message: format!("the subgraph of node `{}` cannot go on: {message}", task.node),
+        message: format!(
+            "the subgraph of node `{}` cannot go on: {message}",
+            task.node
+        ),
         node: Some(task.node.clone()),
         task: Some(task.id.clone()),
     }

@@ -15,6 +15,7 @@ use superstep_protocol::{
 };
 
 use crate::{
+    child,
     clock::SharedWorld,
     engine::{Accepted, Engine, Running, Worked},
     error::Error,
@@ -350,6 +351,7 @@ impl Local {
             let reason = "there is no update to apply; give one at least".to_owned();
             return Err(Error::Refused(Refusal::InvalidUpdate { reason }));
         }
+        let place = options.subgraph.clone();
         let event = Event::Update(Box::new(StateUpdate {
             command: self.command(),
             update: updates.remove(0),
@@ -375,7 +377,7 @@ impl Local {
         let (worked, declined) = self.drive(accepted, &turn).await?;
         match declined {
             Some(refusal) => Err(Error::Refused(refusal)),
-            None => Ok(self.view(&worked)),
+            None => self.view_at(&worked, &place, false),
         }
     }
 
@@ -411,6 +413,70 @@ impl Local {
             return Err(Error::Refused(Refusal::InvalidUpdate { reason }));
         }
         Ok(Some(self.view(&thread)))
+    }
+
+    /// The subgraph at `place`, nodes from the outside in, as it is now; the thread itself if no
+    /// place is given. With `subgraphs`, tasks have the states of theirs. `None` if there is no
+    /// such thread.
+    ///
+    /// # Errors
+    /// If the store fails; `Refused` if no task waits inside that subgraph.
+    pub async fn state_inside(
+        &self,
+        thread: &ThreadId,
+        place: &[NodeName],
+        subgraphs: bool,
+    ) -> Result<Option<StateView>, Error> {
+        let found = self.engine.threads.load(thread).await?;
+        let found = found.filter(|thread| !thread.state.deleted);
+        let view = found.map(|thread| self.view_at(&thread, place, subgraphs));
+        view.transpose()
+    }
+
+    /// The checkpoints of the subgraph at `place` in the call that waits, newest first; `None` if
+    /// there is no such thread.
+    ///
+    /// # Errors
+    /// As [`state_inside`](Self::state_inside).
+    pub async fn history_inside(
+        &self,
+        thread: &ThreadId,
+        place: &[NodeName],
+        limit: usize,
+    ) -> Result<Option<Vec<CheckpointView>>, Error> {
+        let found = self.engine.threads.load(thread).await?;
+        let Some(thread) = found.filter(|thread| !thread.state.deleted) else {
+            return Ok(None);
+        };
+        let graph = self.engine.graph_of(&thread)?;
+        let Some(mut history) = child::history(&graph, &thread.state, place) else {
+            return Err(no_subgraph(&thread, place));
+        };
+        history.truncate(limit);
+        Ok(Some(history))
+    }
+
+    fn view_at(
+        &self,
+        thread: &Thread,
+        place: &[NodeName],
+        subgraphs: bool,
+    ) -> Result<StateView, Error> {
+        if place.is_empty() && !subgraphs {
+            return Ok(self.view(thread));
+        }
+        let graph = self.engine.graph_of(thread)?;
+        if place.is_empty() {
+            return Ok(StateView::with_subgraphs(&thread.state, &graph));
+        }
+        let Some((graph, state)) = child::at_place(&graph, &thread.state, place) else {
+            return Err(no_subgraph(thread, place));
+        };
+        Ok(if subgraphs {
+            StateView::with_subgraphs(&state, graph)
+        } else {
+            StateView::of(&state, Some(graph.topology()))
+        })
     }
 
     /// The thread as its history shows it at a checkpoint; `None` if there is no such thread.
@@ -639,4 +705,14 @@ pub(crate) fn uuid_v7(ms: u64, high: u64, low: u64) -> String {
         &hex[20..],
     ]
     .join("-")
+}
+
+fn no_subgraph(thread: &Thread, place: &[NodeName]) -> Error {
+    let place: Vec<&str> = place.iter().map(NodeName::as_str).collect();
+    let reason = format!(
+        "no task of thread `{}` waits inside the subgraph `{}`; look at it while it waits",
+        thread.state.thread,
+        place.join("/")
+    );
+    Error::Refused(Refusal::InvalidInput { reason })
 }

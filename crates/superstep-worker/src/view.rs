@@ -10,9 +10,11 @@ use superstep_graph::{
     WriteValue, apply, read_state,
 };
 use superstep_protocol::{
-    Durability, Head, Profile, Progress, Question, Record, RecordBody, RunError, RunId, TaskState,
-    ThreadState, TracedWrite, UnixMillis, checkpoint_id, is_internal,
+    Durability, Head, Profile, Progress, Question, Raised, Record, RecordBody, RunError, RunId,
+    TaskResult, TaskState, ThreadState, TracedWrite, UnixMillis, checkpoint_id, is_internal,
 };
+
+use crate::{child::child_of, graphs::RunnableGraph};
 
 /// A question as a view shows it.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -41,6 +43,9 @@ pub struct TaskView {
     /// What it wrote to the state; absent while it is not finished.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub result: Option<Map<String, Value>>,
+    /// The state of its subgraph, if that was asked for and its call has begun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<Box<StateView>>,
 }
 
 /// A checkpoint of a thread's history.
@@ -117,7 +122,7 @@ impl CheckpointView {
                     | RecordBody::Retried { again: true, .. }
             );
             if let Some(view) = Self::of_saved(views, state.saved).filter(|_| !gives_up) {
-                view.note_progress(state);
+                view.note_progress(record, state);
                 if let RecordBody::Amended(_) = &record.body {
                     view.values = values(state, &state.checkpoint, graph);
                 }
@@ -173,13 +178,13 @@ impl CheckpointView {
     }
 
     /// What the tasks did since, as a record keeps it: questions and errors stay to be seen.
-    fn note_progress(&mut self, state: &ThreadState) {
+    fn note_progress(&mut self, record: &Record, state: &ThreadState) {
         for task in &mut self.tasks {
             let Some(now) = state.task(&task.id) else {
                 continue;
             };
-            if !now.questions.is_empty() {
-                task.interrupts = interrupts(last_asked(now));
+            if let Some(asked) = asked_in(record, &task.id) {
+                task.interrupts = asked;
             }
             if now.error.is_some() {
                 task.error.clone_from(&now.error);
@@ -229,7 +234,33 @@ fn interrupts<'a>(questions: impl Iterator<Item = &'a Question>) -> Vec<Interrup
         .collect()
 }
 
-/// What a record shows of a task's questions: the open ones, else those that it asked last.
+/// The questions that a task asked in the round that a record ended, if it asked any.
+fn asked_in(record: &Record, task: &TaskId) -> Option<Vec<InterruptView>> {
+    let (RecordBody::Interrupted(parked) | RecordBody::Failed(parked)) = &record.body else {
+        return None;
+    };
+    let TaskResult::Interrupted { raised, .. } = parked.results.get(task)? else {
+        return None;
+    };
+    let view = |raised: &Raised| InterruptView {
+        id: raised.id_for(task),
+        value: raised.payload.clone(),
+    };
+    (!raised.is_empty()).then(|| raised.iter().map(view).collect())
+}
+
+/// What is shown of a task's questions: the open ones. LangGraph shows what a task asked last
+/// until the task is done.
+fn shown(state: &ThreadState, task: &TaskState) -> Vec<InterruptView> {
+    match task.progress {
+        Progress::Failed { .. } if state.profile == Profile::Langgraph => {
+            interrupts(last_asked(task))
+        }
+        _ => interrupts(task.open_questions()),
+    }
+}
+
+/// The open questions of a task, else those that it asked last.
 fn last_asked(task: &TaskState) -> impl Iterator<Item = &Question> {
     let open = task.open_questions().next().is_some();
     let last = task
@@ -337,11 +368,12 @@ fn task_views(state: &ThreadState, graph: Option<&Graph>) -> Vec<TaskView> {
             name: task.task.node.clone(),
             push: matches!(task.task.path, TaskPath::Push(_)),
             error: task.error.clone(),
-            interrupts: interrupts(task.open_questions()),
+            interrupts: shown(state, task),
             result: match &task.progress {
                 Progress::Finished { writes, .. } => Some(result(writes)),
                 _ => None,
             },
+            state: None,
         })
         .collect()
 }
@@ -394,7 +426,7 @@ impl StateView {
         let so_far = graph.and_then(|graph| so_far(state, graph, shows_added(state)).ok());
         let checkpoint = so_far.as_deref().unwrap_or(&state.checkpoint);
         let listed = listed(state, graph);
-        let open = listed.iter().flat_map(|task| task.open_questions());
+        let open = listed.iter().flat_map(|task| shown(state, task));
         Self {
             values: values(state, checkpoint, graph),
             next: listed
@@ -402,12 +434,24 @@ impl StateView {
                 .filter(|task| !matches!(task.progress, Progress::Finished { .. }))
                 .map(|task| task.task.node.clone())
                 .collect(),
-            interrupts: interrupts(open),
+            interrupts: open.collect(),
             tasks: task_views(state, graph),
             checkpoint_id: state.saved.map(|(head, time)| checkpoint_id(head, time)),
             source: state.saved.map(|_| state.checkpoint.source.as_str()),
             step: state.saved.map(|_| state.checkpoint.step),
         }
+    }
+
+    /// As [`of`](Self::of), with the states of the subgraphs whose calls have begun and are not
+    /// over, and of theirs.
+    pub fn with_subgraphs(state: &ThreadState, graph: &RunnableGraph) -> Self {
+        let mut view = Self::of(state, Some(graph.topology()));
+        for task in &mut view.tasks {
+            let known = state.task(&task.id);
+            let child = known.and_then(|known| child_of(graph, state, known));
+            task.state = child.map(|(graph, child)| Box::new(Self::with_subgraphs(&child, graph)));
+        }
+        view
     }
 
     /// The open questions by task.

@@ -47,6 +47,7 @@ mod embedded;
 mod error;
 mod function;
 mod graph;
+mod inner;
 mod output;
 mod route;
 mod run;
@@ -60,6 +61,7 @@ pub use embedded::{Embedded, EmbeddedBuilder};
 pub use error::Error;
 pub use function::{InputNodeFunction, NodeFunction};
 pub use graph::{BuildError, Graph, GraphBuilder};
+pub use inner::WaitingSubgraph;
 pub use output::{Command, IntoOutput, IntoUpdate, ToParent};
 pub use route::IntoRoute;
 pub use run::RunOutput;
@@ -76,8 +78,8 @@ pub use superstep_protocol::{
     Update,
 };
 pub use superstep_worker::{
-    CheckpointView, Checkpointer, ErrorKind, Graphs, Interrupt, InterruptView, Limits, NodeContext as Context,
-    NodeError, NodeReturn, OutputSink, RunOptions, RunnableGraph, StateView, TaskInfo, TaskView,
-    WorkerSettings,
+    CheckpointView, Checkpointer, ErrorKind, Graphs, Interrupt, InterruptView, Limits,
+    NodeContext as Context, NodeError, NodeReturn, OutputSink, RunOptions, RunnableGraph,
+    StateView, TaskInfo, TaskView, WorkerSettings,
 };
 pub use thread::Thread;

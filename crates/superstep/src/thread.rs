@@ -6,11 +6,11 @@
 use serde::Serialize;
 use serde_json::Value;
 use superstep_protocol::{Answers, GraphId, GraphName, Refusal, ThreadId, ThreadStatus, Update};
-use superstep_worker::{CheckpointView, RunOptions, StateView, UpdateOptions, answers};
+use superstep_worker::{CheckpointView, Local, RunOptions, StateView, UpdateOptions, answers};
 
 use crate::{
-    InterruptId, command::RunCommand, embedded::Embedded, error::Error, run::RunOutput,
-    state::IntoInput,
+    InterruptId, NodeName, command::RunCommand, embedded::Embedded, error::Error,
+    inner::WaitingSubgraph, run::RunOutput, state::IntoInput,
 };
 
 /// A thread: one durable line of execution.
@@ -254,6 +254,53 @@ impl Thread {
             None => local.state(&self.id).await?,
             Some(checkpoint) => local.state_at(&self.id, checkpoint).await?,
         })
+    }
+
+    /// As [`state`](Self::state), with the states of subgraphs whose calls wait, in their tasks.
+    ///
+    /// # Errors
+    /// If the store fails.
+    pub async fn state_with_subgraphs(&self) -> Result<Option<StateView>, Error> {
+        Ok(self.local().state_inside(&self.id, &[], true).await?)
+    }
+
+    /// A subgraph inside which a task of the thread waits, by its nodes from the outside in.
+    ///
+    /// ```
+    /// # use serde_json::Value;
+    /// # use superstep::{Context, Embedded, Graph, NodeError, START, State};
+    /// # #[derive(Clone, Default, State)]
+    /// # struct Answer { text: String }
+    /// # async fn ask(_: Answer, ctx: Context) -> Result<AnswerUpdate, NodeError> {
+    /// #     Ok(Answer::update().text(ctx.interrupt::<String>("what?").await?))
+    /// # }
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let ask = Graph::<Answer>::builder("ask").node("ask", ask).edge(START, "ask").build()?;
+    /// # let graph = Graph::<Answer>::builder("main").subgraph("inner", ask).edge(START, "inner").build()?;
+    /// # let app = Embedded::memory().graph(graph).build().await?;
+    /// # let thread = app.thread("1");
+    /// # let _ = thread.invoke(Answer::update()).await?;
+    /// let inner = thread.subgraph(["inner"]);
+    /// assert_eq!(inner.state().await?.expect("it waits").next, ["ask"]);
+    /// // Answers in its place, and goes on.
+    /// inner.update_state(Answer::update().text("this"), Some("ask")).await?;
+    /// let done = thread.invoke(Value::Null).await?;
+    /// assert_eq!(done.state::<Answer>()?.text, "this");
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    #[must_use]
+    pub fn subgraph<N: Into<NodeName>>(
+        &self,
+        place: impl IntoIterator<Item = N>,
+    ) -> WaitingSubgraph {
+        let place = place.into_iter().map(Into::into).collect();
+        WaitingSubgraph::new(self.clone(), place)
+    }
+
+    pub(crate) fn local(&self) -> &Local {
+        self.app.local()
     }
 
     /// How the thread stands; `None` if there is none.

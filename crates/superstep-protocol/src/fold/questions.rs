@@ -66,11 +66,7 @@ pub(super) fn take_offered(
 /// the node no longer asks.
 pub(super) fn raise(state: &mut ThreadState, at: usize, record: &Record, raised: &[Raised]) {
     let task = state.tasks[at].task.id.clone();
-    let id_of = |raised: &Raised| match &raised.id {
-        Some(id) => id.clone(),
-        None => InterruptId::of(&task, raised.index),
-    };
-    let asked: Vec<InterruptId> = raised.iter().map(id_of).collect();
+    let asked: Vec<InterruptId> = raised.iter().map(|raised| raised.id_for(&task)).collect();
     let asked_no_more: Vec<InterruptId> = state.tasks[at]
         .open_questions()
         .filter(|question| !asked.contains(&question.id))

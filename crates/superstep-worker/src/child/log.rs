@@ -50,7 +50,10 @@ impl Log {
             new: Vec::new(),
         };
         if let (Checkpointer::Own, Some(known)) = (checkpointer, known) {
-            log.state = parent.kept.get(&known.task.node).map(|kept| (**kept).clone());
+            log.state = parent
+                .kept
+                .get(&known.task.node)
+                .map(|kept| (**kept).clone());
         }
         for record in known.map_or(&[][..], |known| &known.child) {
             log.take(record)?;
@@ -128,13 +131,16 @@ impl Log {
                 version,
                 nonce: Nonce(nonce),
             },
-            time: self.time.max(self.state.as_ref().map_or(self.time, |state| state.time)),
+            time: self
+                .time
+                .max(self.state.as_ref().map_or(self.time, |state| state.time)),
             // Nobody waits for events of a call; its parent's are told.
             told: last,
             body,
             snapshot: None,
         };
-        self.take(&record).expect("a decided record follows the state");
+        self.take(&record)
+            .expect("a decided record follows the state");
         self.new.push(record);
     }
 

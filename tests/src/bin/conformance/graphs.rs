@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use superstep::{
-    Channel, Checkpointer, Context, Graph, GraphBuilder, IntoOutput, IntoRoute, NodeError, NodeReturn, Reducer,
+    Channel, Checkpointer, Context, Graph, GraphBuilder, IntoOutput, IntoRoute, NodeError,
+    NodeReturn, Reducer,
 };
 use superstep_graph::{Managed, Send, Target};
 

@@ -7,7 +7,9 @@
 //! The rule it keeps: a refusal is told by its kind, whether it came as a value or over the wire.
 
 use serde_json::Value;
-use superstep::{CheckpointView, RunCommand, RunOptions, RunOutput, StateView, Thread, Update};
+use superstep::{
+    CheckpointView, RunCommand, RunOptions, RunOutput, StateView, Thread, Update, WaitingSubgraph,
+};
 use superstep_graph::Target;
 
 use crate::{cluster::ClusterThread, graphs::Unsupported, ops::Fault};
@@ -102,6 +104,22 @@ impl Handle {
         match self {
             Self::Embedded(thread) => Ok(thread.bulk_update_state(supersteps).await?),
             Self::Cluster(thread) => thread.update_state(supersteps).await,
+        }
+    }
+
+    /// The subgraph at a place, inside which a task waits.
+    pub(crate) fn subgraph(&self, place: &[String]) -> Result<WaitingSubgraph, Unsupported> {
+        match self {
+            Self::Embedded(thread) => Ok(thread.subgraph(place.iter().map(String::as_str))),
+            Self::Cluster(_) => Err(Unsupported::new("a subgraph's checkpoints on the cluster")),
+        }
+    }
+
+    /// The thread as it is now, with the states of subgraphs.
+    pub(crate) async fn state_with_subgraphs(&self) -> Result<Option<StateView>, Declined> {
+        match self {
+            Self::Embedded(thread) => Ok(thread.state_with_subgraphs().await?),
+            Self::Cluster(_) => Err(Unsupported::new("states of subgraphs on the cluster").into()),
         }
     }
 

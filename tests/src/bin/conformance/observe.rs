@@ -171,6 +171,9 @@ fn task(view: &TaskView, classes: &Classes) -> Value {
     if let Some(written) = &view.result {
         task["result"] = Value::Object(result(written));
     }
+    if let Some(inner) = &view.state {
+        task["state"] = state(inner, classes);
+    }
     task
 }
 

@@ -6,7 +6,7 @@
 //! observations is left to `observe`, the meaning of ids to `compare`.
 
 use serde_json::{Map, Value, json};
-use superstep::{CheckpointView, RunOptions, StateView, Update};
+use superstep::{CheckpointView, RunOptions, StateView, Update, WaitingSubgraph};
 use superstep_graph::Target;
 
 use crate::{
@@ -65,10 +65,10 @@ impl<'a> Session<'a> {
 
     /// Performs an operation and observes it.
     pub(crate) async fn perform(&mut self, op: &Op, labels: &Labels) -> Result<Value, Fault> {
-        if op.subgraph.is_some() {
-            return Err(Unsupported::new("the checkpoints of a subgraph").into());
-        }
         let mut thread = self.backend.thread(&op.thread);
+        if let Some(place) = &op.subgraph {
+            return self.perform_inside(&thread.subgraph(place)?, op).await;
+        }
         let answers = match op.kind {
             Kind::ResumeMap => select_answers(&thread, op, labels).await?,
             _ => Map::new(),
@@ -116,6 +116,31 @@ impl<'a> Session<'a> {
         }
     }
 
+    /// Performs an operation on a subgraph whose call waits.
+    async fn perform_inside(&self, inside: &WaitingSubgraph, op: &Op) -> Result<Value, Fault> {
+        let seen = match op.kind {
+            Kind::State => inside.state().await.map(|view| match view {
+                Some(view) => observe::state(&view, self.classes),
+                None => observe::no_state(),
+            }),
+            Kind::History => {
+                let limit = op.limit.unwrap_or(usize::MAX);
+                let views = inside.history(limit).await;
+                views.map(|views| observe::history(&views, self.classes, &[]))
+            }
+            Kind::Update => {
+                let values = op.values.clone();
+                let updated = inside.update_state(values, op.as_node.as_deref()).await;
+                updated.map(|_| json!({"ok": true}))
+            }
+            _ => return Err(Unsupported::new("a run from inside a subgraph").into()),
+        };
+        match seen {
+            Ok(seen) => Ok(seen),
+            Err(error) => Ok(json!({"error": error_of(error.into(), false)?})),
+        }
+    }
+
     async fn run(&mut self, thread: &Handle, op: &Op, begin: Begin) -> Result<Value, Fault> {
         let options = options(op)?;
         let was_empty = match &begin {
@@ -153,10 +178,12 @@ impl<'a> Session<'a> {
     }
 
     async fn state(&self, thread: &Handle, op: &Op) -> Result<Value, Fault> {
-        if op.subgraphs {
-            return Err(Unsupported::new("the states of subgraphs").into());
-        }
-        Ok(match thread.state().await {
+        let state = if op.subgraphs {
+            thread.state_with_subgraphs().await
+        } else {
+            thread.state().await
+        };
+        Ok(match state {
             Ok(Some(view)) => observe::state(&view, self.classes),
             Ok(None) => observe::no_state(),
             Err(declined) => json!({"error": error_of(declined, false)?}),
