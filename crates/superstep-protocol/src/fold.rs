@@ -96,6 +96,8 @@ pub fn fold(
                 closed: Vec::new(),
                 deleted: false,
                 offer: None,
+                amended: false,
+                dropped: Vec::new(),
                 kept: std::collections::BTreeMap::new(),
             }
         }
@@ -290,6 +292,7 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             drop_rounds(state);
             state.tasks.clear();
             state.kept.clear();
+            state.dropped.clear();
             state.offer = None;
             let untold = std::mem::take(&mut state.untold);
             state.checkpoint = Checkpoint::empty(state.checkpoint.lineage.clone());
@@ -324,7 +327,9 @@ fn amend(state: &mut ThreadState, record: &Record, amended: &Amended) {
         continue_run(state, run, command, asked.recursion_limit, &asked.terms);
     }
     state.checkpoint.merge(&amended.delta);
+    state.amended = true;
     let mut before = std::mem::take(&mut state.tasks);
+    before.append(&mut state.dropped);
     for task in &amended.tasks {
         let known = before.iter().position(|known| known.task.id == task.id);
         state.tasks.push(match known {
@@ -335,6 +340,7 @@ fn amend(state: &mut ThreadState, record: &Record, amended: &Amended) {
             },
         });
     }
+    state.dropped = before;
     open_round(state, record.head, &amended.run, &amended.round);
     close_or_end(state, record.head);
 }
@@ -365,6 +371,8 @@ fn commit(state: &mut ThreadState, record: &Record, committed: &Committed) {
     close(state, committed.closes);
     drop_rounds(state);
     state.offer = None;
+    state.amended = false;
+    state.dropped.clear();
     for (node, kept) in &committed.kept {
         state.kept.insert(node.clone(), kept.clone());
     }

@@ -313,6 +313,13 @@ pub struct ThreadState {
         with = "superstep_graph::some"
     )]
     pub offer: Option<Value>,
+    /// Whether a command changed the checkpoint since it was saved.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub amended: bool,
+    /// Tasks that a command took from the superstep; they do not run, and come back if another
+    /// command brings them back.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub dropped: Vec<TaskState>,
     /// The states of subgraphs that outlive their calls, by node.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub kept: BTreeMap<NodeName, Box<ThreadState>>,

@@ -5,7 +5,7 @@
 
 use serde_json::Value;
 use superstep_graph::{
-    Contribution, Delta, END, Lineage, Namespace, NodeName, Planned, START, Source, Task, TaskPath,
+    Contribution, Delta, END, Lineage, Namespace, NodeName, Planned, START, Source, Task,
     UnknownTargets, Write, amend, apply, clear, plan, take_input, update_state,
 };
 use superstep_protocol::{
@@ -209,7 +209,7 @@ pub(crate) fn update(
     let node = made.made.first().map(|(node, _)| node.clone());
     let tasks = made.made.into_iter().filter_map(|(node, writes)| {
         let mut pending = state.tasks.iter().map(|task| &task.task);
-        let task = pending.find(|task| task.node == node && task.path == TaskPath::Pull)?;
+        let task = pending.find(|task| task.node == node)?;
         Some((task.id.clone(), writes))
     });
     let tasks = tasks.collect();

@@ -11,7 +11,7 @@ use superstep_graph::{Breakpoints, InterruptId, NodeName, command_input, read_ou
 use superstep_protocol::{
     Answers, Base, CommandId, CommandRef, Dispatch, Durability, Event, Goto, GraphId, Profile,
     RECURSION_LIMIT, Refusal, Resume, RunError, RunId, RunStatus, Start, StateUpdate, Terms,
-    ThreadId, ThreadStatus, Update,
+    ThreadId, ThreadStatus, Update, checkpoint_id,
 };
 
 use crate::{
@@ -274,6 +274,23 @@ impl Local {
         self.invoke(graph, thread, input, options).await
     }
 
+    /// The checkpoint that an update is of, if it is not the last one as it stands. In LangGraph
+    /// an update knows nothing of what commands changed in a checkpoint since.
+    async fn base_of_update(
+        &self,
+        thread: &ThreadId,
+        checkpoint: Option<&str>,
+    ) -> Result<Option<Box<Base>>, Error> {
+        if checkpoint.is_some() || self.settings.profile == Profile::Default {
+            return self.base(thread, checkpoint, false).await;
+        }
+        let found = self.engine.threads.load(thread).await?;
+        let amended = found.filter(|found| found.state.amended);
+        let saved = amended.and_then(|found| found.state.saved);
+        let saved = saved.map(|(head, time)| checkpoint_id(head, time));
+        self.base(thread, saved.as_deref(), false).await
+    }
+
     /// The checkpoint of this id, with all that a branch from it needs.
     async fn base(
         &self,
@@ -358,7 +375,7 @@ impl Local {
             more: updates,
             subgraph: options.subgraph,
             at: self
-                .base(thread, options.checkpoint.as_deref(), false)
+                .base_of_update(thread, options.checkpoint.as_deref())
                 .await?,
         }));
         let turn = self.turns.take(thread).await;

@@ -346,11 +346,10 @@ fn values(
 /// the graph as they were planned.
 fn listed<'a>(state: &'a ThreadState, graph: Option<&Graph>) -> Vec<&'a TaskState> {
     let added = shows_added(state);
-    let mut tasks: Vec<&TaskState> = state
-        .tasks
-        .iter()
-        .filter(|task| added || !task.added)
-        .collect();
+    // Nor does it know of those that a command took away.
+    let dropped = state.dropped.iter().filter(|_| !added);
+    let tasks = state.tasks.iter().filter(|task| added || !task.added);
+    let mut tasks: Vec<&TaskState> = tasks.chain(dropped).collect();
     if let Some(graph) = graph {
         tasks.sort_by_key(|task| match task.task.path {
             TaskPath::Push(index) => (0, index, 0),

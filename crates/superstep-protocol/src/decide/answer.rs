@@ -125,6 +125,10 @@ fn bind(state: &ThreadState, resume: &Resume) -> Result<Bound, Refusal> {
         // Nor is its empty object, which is a map of answers to nothing.
         Some(Answers::Plain(Value::Object(map))) if langgraph && map.is_empty() => Ok(to_none()),
         Some(Answers::Plain(value)) => match the_one_open(state, &resume.command, value) {
+            Ok(id) if langgraph && others_run(state, &id) => Ok(Bound {
+                answers: BTreeMap::new(),
+                offer: Some(value.clone()),
+            }),
             Ok(id) => Ok(Bound {
                 answers: BTreeMap::from([(id, value.clone())]),
                 offer: None,
@@ -162,6 +166,13 @@ fn bind(state: &ThreadState, resume: &Resume) -> Result<Bound, Refusal> {
             })
         }
     }
+}
+
+/// Whether an answer to this question runs other tasks too, which may ask before it: LangGraph
+/// gives a plain answer to whoever asks first.
+fn others_run(state: &ThreadState, id: &InterruptId) -> bool {
+    let answers = BTreeMap::from([(id.clone(), Value::Null)]);
+    tasks_to_run(state, &answers).len() > 1
 }
 
 fn empty() -> Refusal {

@@ -36,13 +36,21 @@ pub(super) fn take_offered(
     record: &Record,
     took: &[(usize, Value)],
 ) {
-    let Some(run) = state.run.as_ref().filter(|_| !took.is_empty()) else {
+    let Some(run) = state.run.clone().filter(|_| !took.is_empty()) else {
         return;
     };
     let (command, sender) = (run.command.id.clone(), run.command.sender.clone());
-    let task = &mut state.tasks[at];
     for (index, value) in took {
-        task.questions.retain(|question| question.index != *index);
+        let task = &mut state.tasks[at];
+        let asked = task
+            .questions
+            .iter()
+            .find(|question| question.index == *index);
+        if let Some(asked) = asked.map(|question| question.id.clone()) {
+            let by = run.command.clone();
+            answer(state, record, &by, &asked, value.clone());
+            continue;
+        }
         task.questions.push(Question {
             id: InterruptId::of(&task.task.id, *index),
             index: *index,
@@ -58,7 +66,9 @@ pub(super) fn take_offered(
             }),
         });
     }
-    task.questions.sort_by_key(|question| question.index);
+    state.tasks[at]
+        .questions
+        .sort_by_key(|question| question.index);
     state.offer = None;
 }
 
