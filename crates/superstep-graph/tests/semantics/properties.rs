@@ -163,14 +163,14 @@ proptest! {
         let node = NodeName::from(NODES[at]);
         for step in run(&graph, &draws) {
             let values = json!({"add": sum, "append": ["updated"]});
-            let updated = update_state(&graph, &step.after, values.clone(), Some(&node));
-            let (as_node, delta) = updated.clone().expect("no path can fail");
-            prop_assert_eq!(&as_node, &node);
-            let (after, tasks) = advance(&graph, &step.after, &delta, Source::Update);
+            let updates = vec![(values, Some(node.clone()))];
+            let updated = update_state(&graph, &step.after, updates.clone()).expect("no path can fail");
+            prop_assert_eq!(&updated.made[0].0, &node);
+            let (after, tasks) = advance(&graph, &step.after, &updated.delta, Source::Update);
             check_plan(&tasks, &NODES)?;
             prop_assert!(tasks.iter().filter(|t| t.path == TaskPath::Pull).is_sorted_by_key(|t| graph.definition_order(&t.node)));
             prop_assert_eq!(tasks_of(&graph, &round_trip(&after)), tasks);
-            prop_assert_eq!(update_state(&graph, &round_trip(&step.after), values, Some(&node)), updated);
+            prop_assert_eq!(update_state(&graph, &round_trip(&step.after), updates), Ok(updated));
         }
     }
 
