@@ -479,3 +479,6 @@ pub(crate) fn subgraph_of<'a>(graph: &'a RunnableGraph, node: &NodeName) -> Opti
         crate::graphs::NodeCode::Function(_) => None,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde_json::{Value, json};
-use superstep_graph::{Graph, NodeName, START};
+use superstep_graph::{Graph, NodeName, START, digest};
 use superstep_protocol::{GraphId, GraphName};
 
 use crate::node::Node;
@@ -17,8 +17,18 @@ pub enum Checkpointer {
     Inherit,
     /// As long as the thread: each call goes on with the state that the last one left.
     Own,
-    /// Not at all: it cannot be interrupted.
+    /// Not at all: a call that was interrupted begins anew, with the answers that were given.
     None,
+}
+
+impl Checkpointer {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Inherit => "progress",
+            Self::Own => "state",
+            Self::None => "nothing",
+        }
+    }
 }
 
 /// A graph that runs as a node of another.
@@ -156,14 +166,42 @@ impl RunnableGraph {
         }
     }
 
+    /// The topology as data, with those of the graphs that run as its nodes.
+    fn described(&self) -> Value {
+        let mut topology = self.topology.topology();
+        let subgraphs: serde_json::Map<String, Value> = self
+            .nodes
+            .iter()
+            .filter_map(|(name, code)| match code {
+                NodeCode::Graph(Subgraph {
+                    graph,
+                    checkpointer,
+                }) => Some((
+                    name.to_string(),
+                    json!({"keeps": checkpointer.as_str(), "topology": graph.described()}),
+                )),
+                NodeCode::Function(_) => None,
+            })
+            .collect();
+        if !subgraphs.is_empty() {
+            topology["subgraphs"] = Value::Object(subgraphs);
+        }
+        topology
+    }
+
+    /// A digest of the topology, subgraphs and all: 32 hex digits.
+    pub fn topology_hash(&self) -> String {
+        digest(&[&self.described().to_string()]).to_string()
+    }
+
     /// What the registry says of the graph: deciders check inputs by it, people read it.
     pub fn about(&self) -> Value {
         json!({
             "graph": self.id.name,
             "version": self.id.version,
             "description": self.description,
-            "topology": self.topology.topology(),
-            "topology_hash": self.topology.topology_hash(),
+            "topology": self.described(),
+            "topology_hash": self.topology_hash(),
             "mermaid": self.topology.to_mermaid(),
             "input_schema": self.input_schema,
         })
@@ -205,5 +243,55 @@ impl Graphs {
     /// Every graph, by name and version.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<RunnableGraph>> {
         self.by_id.values()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use superstep_graph::{ChannelKind, END, GraphBuilder, NodeSpec};
+
+    use super::*;
+
+    fn graph(name: &str, node: &str, code: NodeCode) -> RunnableGraph {
+        let mut builder = GraphBuilder::new();
+        builder.channel("x", ChannelKind::Last);
+        builder
+            .node(NodeSpec::new(node))
+            .edge(START, node)
+            .edge(node, END);
+        let id = GraphId {
+            name: name.into(),
+            version: "1".into(),
+        };
+        let nodes = BTreeMap::from([(NodeName::new(node), code)]);
+        RunnableGraph::new(id, builder.compile().unwrap(), nodes).unwrap()
+    }
+
+    #[test]
+    fn a_subgraphs_topology_is_part_of_the_graphs() {
+        let function = |_: Value, _: crate::NodeContext| async {
+            Ok::<_, crate::NodeError>(crate::NodeReturn::Update(Value::Null))
+        };
+        let leaf = |node: &str| {
+            let function: Arc<dyn Node> = Arc::new(function);
+            Arc::new(graph("leaf", node, function.into()))
+        };
+        let around = |node: &str, checkpointer| {
+            let graph_inside = leaf(node);
+            let code = NodeCode::Graph(Subgraph {
+                graph: graph_inside,
+                checkpointer,
+            });
+            graph("around", "inner", code)
+        };
+        let hash = |node, keeps| around(node, keeps).topology_hash();
+        let first = hash("a", Checkpointer::Inherit);
+        assert_eq!(first, hash("a", Checkpointer::Inherit));
+        assert_ne!(first, hash("b", Checkpointer::Inherit));
+        assert_ne!(first, hash("a", Checkpointer::Own));
+        let plain = leaf("a");
+        assert_eq!(plain.topology_hash(), plain.topology().topology_hash());
+        let about = around("a", Checkpointer::None).about();
+        assert_eq!(about["topology"]["subgraphs"]["inner"]["keeps"], "nothing");
     }
 }

@@ -23,6 +23,7 @@ use superstep_queue::{CommandKind, DeliveryBody, EventMessage, Headers, header};
 use superstep_wire::{Outcome, decode, record};
 
 use super::{
+    graphs::INSIDE,
     log::Store,
     plan::{Faults, lock},
 };
@@ -209,11 +210,36 @@ impl Check {
                 log.and_then(Value::as_array).cloned().unwrap_or_default()
             };
             let written = log(state).split_off(log(&before.state).len());
-            let expected: Vec<Value> = before
+            let is_inside = |entry: &Value| {
+                let node = entry["node"].as_str();
+                node.is_some_and(|node| node.starts_with(INSIDE))
+            };
+            let (inside, written): (Vec<_>, Vec<_>) = written.into_iter().partition(is_inside);
+            let (calls, tasks): (Vec<_>, Vec<_>) = before
                 .state
                 .tasks
                 .iter()
                 .filter(|task| task.task.node != START)
+                .partition(|task| task.task.node == "inner");
+            // What was answered inside is in the log once, and is what the call was answered.
+            let used: Vec<&Value> = inside
+                .iter()
+                .flat_map(|entry| entry["answers"].as_array().into_iter().flatten())
+                .collect();
+            let answered: Vec<&Value> = calls
+                .iter()
+                .flat_map(|task| &task.questions)
+                .filter_map(|question| Some(&question.answer.as_ref()?.value))
+                .collect();
+            if used != answered || inside.len() != 3 * calls.len() {
+                self.wrong(format!(
+                    "{thread}: {} applied {} of a subgraph, which was answered {answered:?}",
+                    record.head,
+                    Value::from(inside.clone()),
+                ));
+            }
+            let expected: Vec<Value> = tasks
+                .into_iter()
                 .map(|task| {
                     json!({
                         "node": task.task.node, "task": task.task.id, "answers": task.answers(),

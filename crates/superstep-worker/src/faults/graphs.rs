@@ -17,10 +17,24 @@ use superstep_protocol::GraphId;
 use tokio::time::sleep;
 
 use super::plan::{Faults, Process, lock};
-use crate::{Graphs, Node, NodeContext, NodeError, NodeReturn, RunnableGraph};
+use crate::{
+    Checkpointer, Graphs, Node, NodeCode, NodeContext, NodeError, NodeReturn, RunnableGraph,
+    Subgraph,
+};
 
 /// Every graph.
-pub(super) const GRAPHS: [&str; 6] = ["chain", "twice", "diamond", "both", "fan", "asking_fan"];
+pub(super) const GRAPHS: [&str; 7] = [
+    "chain",
+    "twice",
+    "diamond",
+    "both",
+    "fan",
+    "asking_fan",
+    "nested",
+];
+
+/// What the names of nodes in subgraphs begin with.
+pub(super) const INSIDE: &str = "in_";
 
 /// How often each node was entered, by name.
 pub(super) type Runs = Arc<Mutex<BTreeMap<String, usize>>>;
@@ -98,10 +112,10 @@ impl Stage {
             .channel("log", ChannelKind::Reduce(Reducer::Append))
             .channel("note", ChannelKind::Last)
             .channel("count", ChannelKind::Last);
-        let mut nodes: BTreeMap<_, Arc<dyn Node>> = BTreeMap::new();
+        let mut nodes: BTreeMap<_, NodeCode> = BTreeMap::new();
         let mut node = |builder: &mut GraphBuilder, name: &str, asks: usize| {
             builder.node(NodeSpec::new(name));
-            nodes.insert(name.into(), self.node(asks));
+            nodes.insert(name.into(), self.node(asks).into());
         };
         match name {
             "chain" => {
@@ -135,7 +149,7 @@ impl Stage {
                 node(&mut builder, "spread", 0);
                 node(&mut builder, "last", 0);
                 builder.node(NodeSpec::new("packet"));
-                nodes.insert("packet".into(), self.packet());
+                nodes.insert("packet".into(), self.packet().into());
                 builder
                     .edge(START, "spread")
                     .branch(
@@ -149,9 +163,47 @@ impl Stage {
                     .edge("packet", "last")
                     .edge("last", END);
             }
+            "nested" => {
+                node(&mut builder, "a", 0);
+                node(&mut builder, "c", 1);
+                node(&mut builder, "d", 0);
+                builder.node(NodeSpec::new("inner"));
+                nodes.insert("inner".into(), self.inner());
+                builder
+                    .edge(START, "a")
+                    .edge("a", "inner")
+                    .edge("a", "c")
+                    .join(["inner", "c"], "d")
+                    .edge("d", END);
+            }
             other => panic!("there is no graph `{other}`"),
         }
         RunnableGraph::new(id(name), builder.compile().unwrap(), nodes).unwrap()
+    }
+
+    /// A subgraph whose nodes ask one after the other.
+    fn inner(&self) -> NodeCode {
+        let mut builder = GraphBuilder::new();
+        builder
+            .channel("log", ChannelKind::Reduce(Reducer::Append))
+            .channel("count", ChannelKind::Last);
+        let mut nodes: BTreeMap<_, Arc<dyn Node>> = BTreeMap::new();
+        for (name, asks) in [("in_a", 0), ("in_b", 1), ("in_c", 1)] {
+            builder.node(NodeSpec::new(name));
+            nodes.insert(name.into(), self.node(asks));
+        }
+        builder
+            .edge(START, "in_a")
+            .edge("in_a", "in_b")
+            .edge("in_b", "in_c")
+            .edge("in_c", END)
+            .input(["count".into()])
+            .output(["log".into()]);
+        let graph = RunnableGraph::new(id("inner"), builder.compile().unwrap(), nodes).unwrap();
+        NodeCode::Graph(Subgraph {
+            graph: Arc::new(graph),
+            checkpointer: Checkpointer::Inherit,
+        })
     }
 
     pub(super) fn graphs(&self, names: &[&str]) -> Graphs {

@@ -281,7 +281,7 @@ fn run_seeds(kind: Kind) {
     for seed in seeds {
         let graphs = [
             GRAPHS[usize::try_from(seed).unwrap() % GRAPHS.len()],
-            GRAPHS[usize::try_from(seed / 6).unwrap() % GRAPHS.len()],
+            GRAPHS[usize::try_from(seed).unwrap() / GRAPHS.len() % GRAPHS.len()],
         ];
         let ran = std::panic::catch_unwind(AssertUnwindSafe(|| {
             let (values, story) = block_on(run(kind, seed, &graphs));
