@@ -31,6 +31,6 @@ pub use outside::{
     NodeUpdate, Updates, amend, clear, command_input, start_writes, take_input, update_state,
 };
 pub use plan::{Horizon, Planned, input_of, listing_order, plan, read_output, read_state};
-pub use route::{Routed, UnknownTargets, output_from_update, route, route_within};
+pub use route::{Routed, UnknownTargets, output_from_update, route, route_handled, route_within};
 pub use task::some;
 pub use task::{Command, NodeOutput, Send, Target, Task, TaskPath, Write, WriteValue};

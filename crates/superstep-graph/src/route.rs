@@ -94,7 +94,8 @@ pub fn route(
     output: NodeOutput,
     unknown: UnknownTargets,
 ) -> Routed {
-    route_by(graph, checkpoint, node, output, unknown, None)
+    let follow = Some((checkpoint, None));
+    route_by(graph, node, output, unknown, follow)
 }
 
 /// As [`route`], for a task of the superstep at `horizon`: paths see the values that the engine
@@ -107,16 +108,28 @@ pub fn route_within(
     unknown: UnknownTargets,
     horizon: Horizon,
 ) -> Routed {
-    route_by(graph, checkpoint, node, output, unknown, Some(horizon))
+    let follow = Some((checkpoint, Some(horizon)));
+    route_by(graph, node, output, unknown, follow)
 }
 
-fn route_by(
+/// Makes the writes of the error handler of `node`: the edges of a node that failed are not
+/// followed, so it leads where its own targets do.
+pub fn route_handled(
     graph: &Graph,
-    checkpoint: &Checkpoint,
     node: &NodeName,
     output: NodeOutput,
     unknown: UnknownTargets,
-    horizon: Option<Horizon>,
+) -> Routed {
+    route_by(graph, node, output, unknown, None)
+}
+
+/// `follow` is what the paths of the node read, if its edges are followed.
+fn route_by(
+    graph: &Graph,
+    node: &NodeName,
+    output: NodeOutput,
+    unknown: UnknownTargets,
+    follow: Option<(&Checkpoint, Option<Horizon>)>,
 ) -> Routed {
     let mut routed = Routed {
         writes: Vec::new(),
@@ -151,6 +164,9 @@ fn route_by(
     }
     let mut control = Vec::new();
     let result = targets_to_writes(graph, node, gotos, unknown, &mut control).and_then(|()| {
+        let Some((checkpoint, horizon)) = follow else {
+            return Ok(());
+        };
         for out in &spec.edges {
             control.push(match out {
                 Out::Trigger(channel) => Write::set(channel.clone(), Value::Null),

@@ -34,8 +34,9 @@ pub(crate) use self::{
 };
 use crate::{
     decisions,
-    engine::run_all,
     graphs::{Checkpointer, RunnableGraph, Subgraph},
+    node::Before,
+    rounds::run_all,
     run_task::{Attempt, Stopped},
 };
 
@@ -211,6 +212,8 @@ fn attempt_inside(
     };
     let path = attempt.path.iter().chain([&task.node]).cloned().collect();
     Attempt {
+        number: 1,
+        before: Before::default(),
         path,
         inside: Inside {
             tasks_max: attempt.inside.tasks_max,

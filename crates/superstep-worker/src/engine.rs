@@ -5,30 +5,23 @@
 //! with the results in hand: the nodes do not run again. What an append calls for (events,
 //! work) is left to its caller.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use superstep_checkpoint::PutResult;
 use superstep_graph::{NodeName, TaskId};
 use superstep_protocol::{
     Asked, AskedCommand, CommandId, Dispatch, Event, Nothing, Parked, Record, RecordBody, Refusal,
-    RunError, TaskResult, ThreadId, ThreadState, Update, Verdict, decide,
+    RunError, TaskResult, ThreadId, Update, Verdict, decide,
 };
 use superstep_wire::record::{decode_result, encode_result};
-use tokio_util::sync::CancellationToken;
-use tracing::{Instrument, debug, info_span};
+use tracing::debug;
 
 use crate::{
-    child::{self, Inside},
-    compute, decisions,
+    child, compute, decisions,
     error::Error,
     graphs::{Graphs, RunnableGraph},
-    node::OutputSink,
-    run_task::{Attempt, Stopped, run_task},
+    rounds::{Running, run_all},
     threads::{Outcome, OutcomeBytes, Thread, Threads},
 };
 
@@ -61,15 +54,6 @@ pub(crate) enum Worked {
     Partial,
     /// Told to stop before it was done.
     Stopped,
-}
-
-/// How tasks are run.
-#[derive(Clone)]
-pub(crate) struct Running {
-    pub(crate) attempt: u64,
-    pub(crate) timeout: Duration,
-    pub(crate) cancel: CancellationToken,
-    pub(crate) sink: Option<Arc<dyn OutputSink>>,
 }
 
 #[derive(Clone)]
@@ -245,15 +229,8 @@ impl Engine {
             .cloned()
             .collect();
         let graph = self.graph_of(&thread)?;
-        let attempt = Attempt {
-            number: running.attempt,
-            timeout: running.timeout,
-            cancel: running.cancel.clone(),
-            sink: running.sink.clone(),
-            path: Arc::from([]),
-            offer: Arc::new(Mutex::new(thread.state.offer.clone())),
-            inside: Inside::root(self.threads.limits().tasks_max),
-        };
+        let tasks_max = self.threads.limits().tasks_max;
+        let attempt = running.first_attempt(&thread.state, tasks_max);
         // The round's map is needed only where several workers bring results.
         if open.len() == mine.len() {
             let stored = if running.attempt > 1 && open.len() > 1 {
@@ -430,37 +407,4 @@ fn too_large(
             .collect(),
         error: Some(error),
     })
-}
-
-/// Runs tasks of a state beside each other; `None` if they were told to stop.
-pub(crate) async fn run_all(
-    graph: &RunnableGraph,
-    state: &ThreadState,
-    tasks: &[TaskId],
-    attempt: &Attempt,
-) -> Option<BTreeMap<TaskId, TaskResult>> {
-    let run = |id: &TaskId| {
-        let task = state.task(id).map(|task| task.task.clone());
-        let span = info_span!(
-            "task",
-            task_id = %id,
-            node = task.as_ref().map_or("", |task| task.node.as_str()),
-            attempt = attempt.number,
-        );
-        let attempt = attempt.clone();
-        let id = id.clone();
-        async move {
-            let task = task?;
-            match run_task(graph, state, &task, attempt).await {
-                Ok(result) => Some((id, result)),
-                Err(Stopped) => None,
-            }
-        }
-        .instrument(span)
-    };
-    if let [only] = tasks {
-        return run(only).await.map(|result| BTreeMap::from([result]));
-    }
-    let results = futures_util::future::join_all(tasks.iter().map(run)).await;
-    results.into_iter().collect()
 }

@@ -6,7 +6,11 @@ use serde_json::{Value, json};
 use superstep_graph::{Graph, NodeName, START, digest};
 use superstep_protocol::{GraphId, GraphName};
 
-use crate::node::Node;
+use crate::{
+    cache::{MemoryCache, NodeCache},
+    node::Node,
+    policies::Policies,
+};
 
 /// How much of a subgraph's state outlives a call of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -70,6 +74,8 @@ pub struct RunnableGraph {
     id: GraphId,
     topology: Arc<Graph>,
     nodes: BTreeMap<NodeName, NodeCode>,
+    policies: BTreeMap<NodeName, Policies>,
+    cache: Arc<dyn NodeCache>,
     input_schema: Option<Value>,
     description: String,
 }
@@ -119,6 +125,8 @@ impl RunnableGraph {
                 .into_iter()
                 .map(|(name, code)| (name, code.into()))
                 .collect(),
+            policies: BTreeMap::new(),
+            cache: Arc::new(MemoryCache::default()),
             input_schema: None,
             description: String::new(),
         })
@@ -135,6 +143,21 @@ impl RunnableGraph {
     #[must_use]
     pub fn with_description(mut self, description: impl Into<String>) -> Self {
         self.description = description.into();
+        self
+    }
+
+    /// Gives nodes their policies; a node that the graph does not have is never asked for its.
+    #[must_use]
+    pub fn with_policies(mut self, policies: BTreeMap<NodeName, Policies>) -> Self {
+        self.policies = policies;
+        self
+    }
+
+    /// Keeps the results of cached nodes in `cache`; otherwise each graph has one of its own in
+    /// memory, which its clones share.
+    #[must_use]
+    pub fn with_cache(mut self, cache: Arc<dyn NodeCache>) -> Self {
+        self.cache = cache;
         self
     }
 
@@ -192,6 +215,15 @@ impl RunnableGraph {
     /// A digest of the topology, subgraphs and all: 32 hex digits.
     pub fn topology_hash(&self) -> String {
         digest(&[&self.described().to_string()]).to_string()
+    }
+
+    /// What there is to say of a node beside its code.
+    pub(crate) fn policies(&self, node: &NodeName) -> Option<&Policies> {
+        self.policies.get(node)
+    }
+
+    pub(crate) fn cache(&self) -> &dyn NodeCache {
+        self.cache.as_ref()
     }
 
     /// What the registry says of the graph: deciders check inputs by it, people read it.

@@ -3,6 +3,8 @@
 //! It awaits, calls the pure crates, performs what they say and reports back. It names no
 //! vendor: the log, the queue and the world come in as components.
 
+mod attempts;
+mod cache;
 mod child;
 mod client;
 mod clock;
@@ -20,7 +22,9 @@ mod input;
 mod local;
 mod node;
 mod panics;
+mod policies;
 mod registry;
+mod rounds;
 mod run_task;
 mod settings;
 mod threads;
@@ -29,6 +33,7 @@ mod view;
 mod work;
 mod worker;
 
+pub use cache::{MemoryCache, NodeCache};
 pub use client::{
     Client, Ended, EventFeed, OpenInterrupt, RegisteredGraph, RunDetail, RunEnd, Sending, Sent,
     ThreadDetail, UpdateEnd, Watching,
@@ -39,8 +44,10 @@ pub use graphs::{Checkpointer, Graphs, MissingNode, NodeCode, RunnableGraph, Sub
 pub use input::InputSchema;
 pub use local::{GoOn, Local, RunOptions, RunOutput, UpdateOptions, answers};
 pub use node::{
-    BoxFuture, Interrupt, Node, NodeContext, NodeError, NodeReturn, OutputSink, TaskInfo,
+    BoxFuture, Interrupt, Node, NodeContext, NodeError, NodeFailure, NodeReturn, OutputSink,
+    TaskInfo,
 };
+pub use policies::{CachePolicy, Policies, RetryPolicy};
 pub use settings::{Limits, WorkerSettings};
 pub use threads::{Thread, Threads};
 pub use view::{CheckpointView, InterruptView, StateView, TaskView};

@@ -17,11 +17,12 @@ use superstep_protocol::{
 use crate::{
     child,
     clock::SharedWorld,
-    engine::{Accepted, Engine, Running, Worked},
+    engine::{Accepted, Engine, Worked},
     error::Error,
     graphs::Graphs,
     input::InputSchema,
     node::OutputSink,
+    rounds::Running,
     settings::WorkerSettings,
     threads::{Thread, Threads},
     turns::{Turn, Turns},
@@ -651,6 +652,7 @@ impl Local {
             let running = Running {
                 attempt: 1,
                 timeout: self.settings.task_timeout,
+                at_once: self.settings.tasks_at_once,
                 cancel: cancel.clone(),
                 sink: self.sink.clone(),
             };

@@ -103,6 +103,15 @@ impl<E: std::error::Error> From<E> for NodeError {
     }
 }
 
+/// The failure of a node, as its error handler gets it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeFailure {
+    /// The node that failed.
+    pub node: NodeName,
+    /// Why, at its last attempt.
+    pub error: NodeError,
+}
+
 /// Who and where a task is.
 #[derive(Clone, Debug)]
 pub struct TaskInfo {
@@ -118,7 +127,7 @@ pub struct TaskInfo {
     pub path: Arc<[NodeName]>,
     /// The superstep.
     pub step: i64,
-    /// 1 at the first attempt of the task in its round.
+    /// 1 at the first attempt of the task in its run.
     pub attempt: u64,
     /// Values that the run's caller gave.
     pub config: Arc<Map<String, Value>>,
@@ -141,6 +150,17 @@ struct Questions {
 /// An answer without a question, for whoever asks first.
 pub(crate) type Offer = Arc<Mutex<Option<Value>>>;
 
+/// What the same task did before in this round.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Before {
+    /// The failure that is handled, for an error handler.
+    pub(crate) failure: Option<NodeFailure>,
+    /// How many questions the node asked whose failure is handled: the handler's come after them.
+    pub(crate) asked: usize,
+    /// The questions of earlier attempts that took the answer which was offered, by index.
+    pub(crate) took: Vec<(usize, Value)>,
+}
+
 struct Shared {
     info: TaskInfo,
     answers: Vec<Option<Value>>,
@@ -148,6 +168,8 @@ struct Shared {
     questions: Mutex<Questions>,
     cancel: CancellationToken,
     sink: Option<Arc<dyn OutputSink>>,
+    /// The failure that is handled, if this is an error handler.
+    failure: Option<NodeFailure>,
 }
 
 /// What a node knows of its place, and how it asks and tells.
@@ -171,8 +193,13 @@ impl NodeContext {
         offer: Offer,
         cancel: CancellationToken,
         sink: Option<Arc<dyn OutputSink>>,
+        before: Before,
     ) -> Self {
-        let questions = Mutex::new(Questions::default());
+        let questions = Mutex::new(Questions {
+            next: before.asked,
+            took: before.took,
+            ..Questions::default()
+        });
         Self {
             shared: Arc::new(Shared {
                 info,
@@ -181,6 +208,7 @@ impl NodeContext {
                 questions,
                 cancel,
                 sink,
+                failure: before.failure,
             }),
         }
     }
@@ -215,9 +243,15 @@ impl NodeContext {
         self.shared.info.step
     }
 
-    /// 1 at the first attempt of the task in its round, 2 when it was handed over once ...
+    /// 1 at the first attempt of the task in its run, 2 at the next one, whether the node's retry
+    /// policy or the loss of a worker called for it.
     pub fn attempt(&self) -> u64 {
         self.shared.info.attempt
+    }
+
+    /// The failure that is to be handled, in an error handler; `None` in a node.
+    pub fn failure(&self) -> Option<&NodeFailure> {
+        self.shared.failure.as_ref()
     }
 
     /// A key for outside effects: equal for every attempt and redo of this task, different for
@@ -272,6 +306,11 @@ impl NodeContext {
 
     fn questions(&self) -> MutexGuard<'_, Questions> {
         lock(&self.shared)
+    }
+
+    /// How many questions were asked up to now, those of the node before its handler too.
+    pub(crate) fn asked(&self) -> usize {
+        self.questions().next
     }
 
     /// Remembers who polls the node, so that a question raised elsewhere wakes it.

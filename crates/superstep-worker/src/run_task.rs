@@ -1,12 +1,15 @@
-//! Runs one task: polls its node, catches what it does wrong, and makes its result.
+//! Runs one task once: polls its node, catches what it does wrong, and makes its result.
 //!
 //! The node's future is dropped right after the poll in which it raised a question; a panic, a
-//! hang beyond the timeout and an error are results like any other. Nothing here is stored.
+//! hang beyond the timeout and an error are results like any other. Nothing here is stored, and
+//! whether a failed task is tried again is left to `attempts`.
 
-use std::{sync::Arc, task::Poll, time::Duration};
+use std::{num::NonZeroUsize, sync::Arc, task::Poll, time::Duration};
 
+use serde_json::Value;
 use superstep_graph::{
-    Horizon, NodeName, Task, input_of, output_from_update, route_within, start_writes,
+    Horizon, NodeName, Task, input_of, output_from_update, route_handled, route_within,
+    start_writes,
 };
 use superstep_protocol::{RunError, TaskResult, ThreadState};
 use tokio_util::sync::CancellationToken;
@@ -16,7 +19,7 @@ use crate::{
     compute::unknown_targets,
     error::{ERROR_CHARS_MAX, shortened},
     graphs::{NodeCode, RunnableGraph},
-    node::{NodeContext, NodeError, NodeReturn, Offer, OutputSink, TaskInfo},
+    node::{Before, Node, NodeContext, NodeError, NodeReturn, Offer, OutputSink, TaskInfo},
     panics::{Guarded, caught},
 };
 
@@ -34,23 +37,42 @@ pub(crate) struct Attempt {
     pub(crate) path: Arc<[NodeName]>,
     /// An answer without a question: the first task that asks takes it.
     pub(crate) offer: Offer,
+    /// What the task did before.
+    pub(crate) before: Before,
     /// What else the task has of those subgraphs.
     pub(crate) inside: Inside,
+    /// How many tasks of a superstep run at once; all of them otherwise.
+    pub(crate) at_once: Option<NonZeroUsize>,
 }
 
 /// Why a task has no result: it was told to stop, and will be run again by someone.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Stopped;
 
-/// Runs `task` of `state` to its result.
-pub(crate) async fn run_task(
+/// What one attempt came to.
+#[derive(Debug)]
+pub(crate) struct Attempted {
+    pub(crate) result: TaskResult,
+    /// How many questions the node asked, the answered ones too.
+    pub(crate) asked: usize,
+}
+
+impl From<TaskResult> for Attempted {
+    fn from(result: TaskResult) -> Self {
+        Self { result, asked: 0 }
+    }
+}
+
+/// Runs `task` of `state` once.
+pub(crate) async fn attempt(
     graph: &RunnableGraph,
     state: &ThreadState,
     task: &Task,
     attempt: Attempt,
-) -> Result<TaskResult, Stopped> {
+) -> Result<Attempted, Stopped> {
     if task.node == superstep_graph::START {
-        return Ok(caught(|| start(graph, state, task)).unwrap_or_else(|m| panicked(task, &m)));
+        let started = caught(|| start(graph, state, task));
+        return Ok(started.unwrap_or_else(|m| panicked(task, &m)).into());
     }
     let Some(code) = graph.node(task.node.as_str()) else {
         let message = format!(
@@ -59,72 +81,177 @@ pub(crate) async fn run_task(
             graph.id(),
             task.node
         );
-        return Ok(failed(task, "UnknownNode", message));
+        return Ok(failed(task, "UnknownNode", message).into());
     };
-    let run = state.run.as_ref();
-    let horizon = Horizon {
-        step: state.next_step(),
-        stop: run.map_or(i64::MAX, |run| run.stop),
+    let called = Called {
+        graph,
+        state,
+        task,
+        attempt: &attempt,
     };
-    let input = input_of(graph.topology(), &state.checkpoint, task, horizon);
-    let info = TaskInfo {
-        thread: state.thread.clone(),
-        run: run.map_or_else(|| "".into(), |run| run.id.clone()),
-        task: task.id.clone(),
-        node: task.node.clone(),
-        path: Arc::clone(&attempt.path),
-        step: horizon.step,
-        attempt: attempt.number,
-        config: Arc::new(run.map(|run| run.config.clone()).unwrap_or_default()),
-    };
-    let node = match code {
-        NodeCode::Function(node) => node,
+    match code {
+        NodeCode::Function(node) => called.function(node.as_ref()).await,
         NodeCode::Graph(subgraph) => {
-            let called = child::call(graph, subgraph, state, task, input, &attempt).await?;
+            let input = called.input(horizon_of(state));
+            let ended = child::call(graph, subgraph, state, task, input, &attempt).await?;
             let route = |output| {
                 let ended = Ended::Returned(Ok(NodeReturn::Output(output)));
-                caught(|| result_of(graph, state, task, ended, horizon, &attempt.inside))
-                    .unwrap_or_else(|message| panicked(task, &message))
+                caught(|| called.result_of(ended)).unwrap_or_else(|m| panicked(task, &m))
             };
-            return Ok(called.into_result(route));
+            Ok(ended.into_result(route).into())
         }
+    }
+}
+
+/// Runs the error handler of a task whose node has failed for good, once.
+pub(crate) async fn handle(
+    graph: &RunnableGraph,
+    state: &ThreadState,
+    task: &Task,
+    attempt: Attempt,
+    handler: &dyn Node,
+) -> Result<TaskResult, Stopped> {
+    let called = Called {
+        graph,
+        state,
+        task,
+        attempt: &attempt,
     };
-    let answers = state
-        .task(&task.id)
-        .map(superstep_protocol::TaskState::answers);
-    let mut answers = answers.unwrap_or_default();
-    attempt.inside.add_known(&task.id, &mut answers);
-    let ctx = NodeContext::new(
-        info,
-        answers,
-        attempt.offer.clone(),
-        attempt.cancel.clone(),
-        attempt.sink.clone(),
-    );
-    // A node may panic before its first await, while its future is made.
-    let ended = match caught(|| node.call(input, ctx.clone())) {
-        Ok(future) => {
-            let future = Guarded::new(future);
-            tokio::select! {
-                biased;
-                ended = tokio::time::timeout(attempt.timeout, polled(future, ctx.clone())) => {
-                    match ended {
-                        Ok(ended) => ended,
-                        Err(_) => return Ok(timed_out(task, attempt.timeout)),
+    Ok(called.function(handler).await?.result)
+}
+
+/// What a task's node or error handler is called on.
+struct Called<'a> {
+    graph: &'a RunnableGraph,
+    state: &'a ThreadState,
+    task: &'a Task,
+    attempt: &'a Attempt,
+}
+
+impl Called<'_> {
+    async fn function(&self, function: &dyn Node) -> Result<Attempted, Stopped> {
+        let Self { task, attempt, .. } = *self;
+        let horizon = horizon_of(self.state);
+        let ctx = self.context(horizon);
+        let input = self.input(horizon);
+        // A node may panic before its first await, while its future is made.
+        let ended = match caught(|| function.call(input, ctx.clone())) {
+            Ok(future) => {
+                let future = Guarded::new(future);
+                tokio::select! {
+                    biased;
+                    ended = tokio::time::timeout(attempt.timeout, polled(future, ctx.clone())) => {
+                        ended.unwrap_or(Ended::TimedOut(attempt.timeout))
                     }
+                    () = attempt.cancel.cancelled() => return Err(Stopped),
                 }
-                () = attempt.cancel.cancelled() => return Err(Stopped),
+            }
+            Err(message) => Ended::Panicked(message),
+        };
+        // Its paths are the graph's code too.
+        let result = caught(|| self.result_of(ended));
+        let mut result = result.unwrap_or_else(|message| panicked(task, &message));
+        note_taken(&mut result, &ctx);
+        Ok(Attempted {
+            result,
+            asked: ctx.asked(),
+        })
+    }
+
+    fn result_of(&self, ended: Ended) -> TaskResult {
+        let Self {
+            graph,
+            state,
+            task,
+            attempt,
+        } = *self;
+        let topology = graph.topology();
+        let output = match ended {
+            Ended::Raised(raised) => return TaskResult::interrupted(raised),
+            Ended::Panicked(message) => return panicked(task, &message),
+            Ended::TimedOut(timeout) => return timed_out(task, timeout),
+            Ended::Returned(Err(error)) => {
+                return failed(task, error.kind(), error.message().to_owned());
+            }
+            Ended::Returned(Ok(NodeReturn::Output(output))) => output,
+            Ended::Returned(Ok(NodeReturn::Update(update))) => {
+                match output_from_update(topology, update) {
+                    Ok(output) => output,
+                    Err(error) => return failed(task, "InvalidUpdateError", error.to_string()),
+                }
+            }
+        };
+        let unknown = unknown_targets(state.profile);
+        let node = &task.node;
+        let routed = if attempt.before.failure.is_some() {
+            route_handled(topology, node, output, unknown)
+        } else {
+            let horizon = horizon_of(state);
+            route_within(topology, &state.checkpoint, node, output, unknown, horizon)
+        };
+        if let Some(command) = routed.parent {
+            // What ends the run of a subgraph is no result of its task.
+            if attempt.inside.to_parent(&task.id, command).is_ok() {
+                return TaskResult::finished(Vec::new());
+            }
+            let message = format!("node `{node}` goes to a parent graph, and has none");
+            return failed(task, "NoParentGraph", message);
+        }
+        match routed.error {
+            None => TaskResult::finished(routed.writes),
+            Some(error) => {
+                let kept = error.keeps_writes();
+                let failed = run_error(task, error.kind(), error.to_string());
+                TaskResult::failed(failed, kept.then_some(routed.writes))
             }
         }
-        Err(message) => Ended::Panicked(message),
-    };
-    // Its paths are the graph's code too.
-    let result = caught(|| result_of(graph, state, task, ended, horizon, &attempt.inside));
-    let mut result = result.unwrap_or_else(|message| panicked(task, &message));
-    if let TaskResult::Interrupted { took, .. } | TaskResult::Failed { took, .. } = &mut result {
+    }
+
+    fn input(&self, horizon: Horizon) -> Value {
+        let graph = self.graph.topology();
+        input_of(graph, &self.state.checkpoint, self.task, horizon)
+    }
+
+    fn context(&self, horizon: Horizon) -> NodeContext {
+        let run = self.state.run.as_ref();
+        let info = TaskInfo {
+            thread: self.state.thread.clone(),
+            run: run.map_or_else(|| "".into(), |run| run.id.clone()),
+            task: self.task.id.clone(),
+            node: self.task.node.clone(),
+            path: Arc::clone(&self.attempt.path),
+            step: horizon.step,
+            attempt: self.attempt.number,
+            config: Arc::new(run.map(|run| run.config.clone()).unwrap_or_default()),
+        };
+        let answers = self.state.task(&self.task.id);
+        let answers = answers.map(superstep_protocol::TaskState::answers);
+        let mut answers = answers.unwrap_or_default();
+        self.attempt.inside.add_known(&self.task.id, &mut answers);
+        NodeContext::new(
+            info,
+            answers,
+            self.attempt.offer.clone(),
+            self.attempt.cancel.clone(),
+            self.attempt.sink.clone(),
+            self.attempt.before.clone(),
+        )
+    }
+}
+
+/// Questions that took the answer which was offered keep it when the task runs again.
+fn note_taken(result: &mut TaskResult, ctx: &NodeContext) {
+    if let TaskResult::Interrupted { took, .. } | TaskResult::Failed { took, .. } = result {
         *took = ctx.took();
     }
-    Ok(result)
+}
+
+/// Where the superstep after `state` stands in its run.
+pub(crate) fn horizon_of(state: &ThreadState) -> Horizon {
+    Horizon {
+        step: state.next_step(),
+        stop: state.run.as_ref().map_or(i64::MAX, |run| run.stop),
+    }
 }
 
 fn start(graph: &RunnableGraph, state: &ThreadState, task: &Task) -> TaskResult {
@@ -140,6 +267,7 @@ enum Ended {
     Returned(Result<NodeReturn, NodeError>),
     Raised(Vec<superstep_protocol::Raised>),
     Panicked(String),
+    TimedOut(Duration),
 }
 
 /// Polls the node until it returns, raises a question, or panics.
@@ -157,55 +285,6 @@ async fn polled(mut node: Guarded<Result<NodeReturn, NodeError>>, ctx: NodeConte
         }
     })
     .await
-}
-
-fn result_of(
-    graph: &RunnableGraph,
-    state: &ThreadState,
-    task: &Task,
-    ended: Ended,
-    horizon: Horizon,
-    inside: &Inside,
-) -> TaskResult {
-    let output = match ended {
-        Ended::Raised(raised) => return TaskResult::interrupted(raised),
-        Ended::Panicked(message) => return panicked(task, &message),
-        Ended::Returned(Err(error)) => {
-            return failed(task, error.kind(), error.message().to_owned());
-        }
-        Ended::Returned(Ok(NodeReturn::Output(output))) => output,
-        Ended::Returned(Ok(NodeReturn::Update(update))) => {
-            match output_from_update(graph.topology(), update) {
-                Ok(output) => output,
-                Err(error) => return failed(task, "InvalidUpdateError", error.to_string()),
-            }
-        }
-    };
-    let unknown = unknown_targets(state.profile);
-    let routed = route_within(
-        graph.topology(),
-        &state.checkpoint,
-        &task.node,
-        output,
-        unknown,
-        horizon,
-    );
-    if let Some(command) = routed.parent {
-        // What ends the run of a subgraph is no result of its task.
-        if inside.to_parent(&task.id, command).is_ok() {
-            return TaskResult::finished(Vec::new());
-        }
-        let message = format!("node `{}` goes to a parent graph, and has none", task.node);
-        return failed(task, "NoParentGraph", message);
-    }
-    match routed.error {
-        None => TaskResult::finished(routed.writes),
-        Some(error) => {
-            let kept = error.keeps_writes();
-            let failed = run_error(task, error.kind(), error.to_string());
-            TaskResult::failed(failed, kept.then_some(routed.writes))
-        }
-    }
 }
 
 fn panicked(task: &Task, message: &str) -> TaskResult {

@@ -3,7 +3,7 @@
 //! Components (log, queue, graphs, world) are passed beside them. Each bound says why it has
 //! its default.
 
-use std::time::Duration;
+use std::{num::NonZeroUsize, time::Duration};
 
 use superstep_protocol::Profile;
 
@@ -52,6 +52,10 @@ impl Default for Limits {
 pub struct WorkerSettings {
     /// How many deliveries are worked on at once. Default 32: nodes mostly wait for others.
     pub concurrency: usize,
+    /// How many tasks of one superstep run at once; the others wait for their turn, in task
+    /// order. Default as many as there are. With 1, tasks run one after the other, and those
+    /// that fail, or that error handlers take over, end last.
+    pub tasks_at_once: Option<NonZeroUsize>,
     /// How long one attempt of a node may take. Default 10 minutes.
     pub task_timeout: Duration,
     /// How long a pull waits for messages. Default 5 s; a worker that drains stops waiting at
@@ -83,6 +87,7 @@ impl Default for WorkerSettings {
     fn default() -> Self {
         Self {
             concurrency: 32,
+            tasks_at_once: None,
             task_timeout: Duration::from_secs(600),
             pull_wait: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(25),

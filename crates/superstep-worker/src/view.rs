@@ -189,8 +189,8 @@ impl CheckpointView {
             if now.error.is_some() {
                 task.error.clone_from(&now.error);
             }
-            if let Progress::Finished { writes, .. } = &now.progress {
-                task.result = Some(result(writes));
+            if let Some(result) = finished(now) {
+                task.result = Some(result);
             }
         }
     }
@@ -198,6 +198,10 @@ impl CheckpointView {
     fn note_traces(&mut self, committed: &superstep_protocol::Committed) {
         for trace in &committed.traces {
             if let Some(task) = self.tasks.iter_mut().find(|task| task.id == trace.task) {
+                if trace.handled.is_some() {
+                    task.error.clone_from(&trace.handled);
+                    continue;
+                }
                 let mut result = Map::new();
                 for write in &trace.wrote {
                     match write {
@@ -275,6 +279,18 @@ fn last_asked(task: &TaskState) -> impl Iterator<Item = &Question> {
             Some(question.opened_by) == last
         }
     })
+}
+
+/// What a finished task wrote. What an error handler wrote in its place is not its own.
+fn finished(task: &TaskState) -> Option<Map<String, Value>> {
+    match &task.progress {
+        Progress::Finished {
+            writes,
+            handled: None,
+            ..
+        } => Some(result(writes)),
+        _ => None,
+    }
 }
 
 fn result(writes: &[superstep_graph::Write]) -> Map<String, Value> {
@@ -368,10 +384,7 @@ fn task_views(state: &ThreadState, graph: Option<&Graph>) -> Vec<TaskView> {
             push: matches!(task.task.path, TaskPath::Push(_)),
             error: task.error.clone(),
             interrupts: shown(state, task),
-            result: match &task.progress {
-                Progress::Finished { writes, .. } => Some(result(writes)),
-                _ => None,
-            },
+            result: finished(task),
             state: None,
         })
         .collect()

@@ -19,9 +19,10 @@ use tracing::{Instrument, debug, error, info_span};
 
 use crate::{
     effects::{Effects, Publish},
-    engine::{Engine, Running, Worked},
+    engine::{Engine, Worked},
     error::{Error, ErrorKind, chain},
     node::OutputSink,
+    rounds::Running,
     settings::WorkerSettings,
     threads::Thread,
 };
@@ -146,6 +147,7 @@ impl Works {
             let running = Running {
                 attempt,
                 timeout: self.settings.task_timeout,
+                at_once: self.settings.tasks_at_once,
                 cancel,
                 sink: self.sink.clone(),
             };

@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use superstep_worker::{BoxFuture, Node};
 
-use crate::{Context, NodeError, NodeReturn, output::IntoOutput, state::State};
+use crate::{Context, NodeError, NodeFailure, NodeReturn, output::IntoOutput, state::State};
 
 /// An async function of the state, and of the context if it wants it.
 #[diagnostic::on_unimplemented(
@@ -82,6 +82,46 @@ where
     fn into_node(self) -> Arc<dyn Node> {
         node(move |input, ctx| Ok(self(packet(input, &ctx)?, ctx)))
     }
+}
+
+/// An async function of the state and a node's failure, and of the context if it wants it.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is not an error handler of a graph over `{S}`",
+    label = "not an `async fn({S}, NodeFailure[, Context]) -> Result<impl IntoOutput<{S}>, NodeError>`",
+    note = "its future is `Send`, and it returns what a node may"
+)]
+pub trait ErrorHandlerFunction<S, Args>: Send + Sync + 'static {
+    /// The function as the engine calls it.
+    fn into_node(self) -> Arc<dyn Node>;
+}
+
+impl<S, F, Fut, O> ErrorHandlerFunction<S, (S,)> for F
+where
+    S: State,
+    F: Fn(S, NodeFailure) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<O, NodeError>> + Send + 'static,
+    O: IntoOutput<S>,
+{
+    fn into_node(self) -> Arc<dyn Node> {
+        node(move |input, ctx| Ok(self(state(input)?, failure(&ctx)?)))
+    }
+}
+
+impl<S, F, Fut, O> ErrorHandlerFunction<S, (S, Context)> for F
+where
+    S: State,
+    F: Fn(S, NodeFailure, Context) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<O, NodeError>> + Send + 'static,
+    O: IntoOutput<S>,
+{
+    fn into_node(self) -> Arc<dyn Node> {
+        node(move |input, ctx| Ok(self(state(input)?, failure(&ctx)?, ctx)))
+    }
+}
+
+fn failure(ctx: &Context) -> Result<NodeFailure, NodeError> {
+    let failure = ctx.failure().cloned();
+    failure.ok_or_else(|| NodeError::new("NoFailure", "nothing failed that could be handled"))
 }
 
 fn state<S: State>(input: Value) -> Result<S, NodeError> {

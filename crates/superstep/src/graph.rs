@@ -11,10 +11,13 @@ use superstep_graph::{
     NodeName, NodeSpec, Problem,
 };
 use superstep_protocol::{GraphId, GraphName};
-use superstep_worker::{Checkpointer, InputSchema, NodeCode, RunnableGraph, Subgraph};
+use superstep_worker::{
+    CachePolicy, Checkpointer, InputSchema, NodeCache, NodeCode, Policies, RetryPolicy,
+    RunnableGraph, Subgraph,
+};
 
 use crate::{
-    function::{InputNodeFunction, NodeFunction},
+    function::{ErrorHandlerFunction, InputNodeFunction, NodeFunction},
     route::IntoRoute,
     state::State,
 };
@@ -112,6 +115,8 @@ pub struct GraphBuilder<S> {
     input_schema: Option<Value>,
     topology: TopologyBuilder,
     functions: BTreeMap<NodeName, NodeCode>,
+    policies: BTreeMap<NodeName, Policies>,
+    cache: Option<Arc<dyn NodeCache>>,
     state: PhantomData<fn() -> S>,
 }
 
@@ -137,6 +142,8 @@ impl<S: State> GraphBuilder<S> {
             input_schema,
             topology,
             functions: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            cache: None,
             state: PhantomData,
         }
     }
@@ -314,6 +321,135 @@ impl<S: State> GraphBuilder<S> {
         )
     }
 
+    /// Tries a node again when it fails, within its superstep.
+    ///
+    /// ```
+    /// use superstep::{Context, Embedded, Graph, NodeError, RetryPolicy, START, State};
+    ///
+    /// #[derive(Clone, Default, State)]
+    /// struct Page {
+    ///     text: String,
+    /// }
+    ///
+    /// async fn fetch(_: Page, ctx: Context) -> Result<PageUpdate, NodeError> {
+    ///     if ctx.attempt() < 3 {
+    ///         return Err(NodeError::new("Timeout", "the server did not answer"));
+    ///     }
+    ///     Ok(Page::update().text(format!("fetched at attempt {}", ctx.attempt())))
+    /// }
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let graph = Graph::<Page>::builder("page")
+    ///     .node("fetch", fetch)
+    ///     .retry("fetch", RetryPolicy::new(3).on(["Timeout"]).without_pauses())
+    ///     .edge(START, "fetch")
+    ///     .build()?;
+    /// let app = Embedded::memory().graph(graph).build().await?;
+    /// let done = app.thread("1").invoke(Page::update()).await?;
+    /// assert_eq!(done.state::<Page>()?.text, "fetched at attempt 3");
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    pub fn retry(mut self, node: impl Into<NodeName>, policy: RetryPolicy) -> Self {
+        self.policies.entry(node.into()).or_default().retry = Some(policy);
+        self
+    }
+
+    /// Reuses what a node wrote where its input is the same: it does not run then, on any thread
+    /// of the graph. Failures and questions are not kept.
+    ///
+    /// ```
+    /// # use std::sync::atomic::{AtomicU64, Ordering};
+    /// # use superstep::{Embedded, Graph, NodeError, START, State};
+    /// # #[derive(Clone, Default, State)]
+    /// # struct Lookup { key: String, found: u64 }
+    /// use superstep::CachePolicy;
+    ///
+    /// static CALLS: AtomicU64 = AtomicU64::new(0);
+    ///
+    /// async fn look_up(_: Lookup) -> Result<LookupUpdate, NodeError> {
+    ///     Ok(Lookup::update().found(CALLS.fetch_add(1, Ordering::Relaxed) + 1))
+    /// }
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let graph = Graph::<Lookup>::builder("lookup")
+    ///     .node("look_up", look_up)
+    ///     .cache("look_up", CachePolicy::new().key(|input| input["key"].to_string()))
+    ///     .edge(START, "look_up")
+    ///     .build()?;
+    /// let app = Embedded::memory().graph(graph).build().await?;
+    /// for (thread, key, found) in [("1", "a", 1), ("2", "a", 1), ("3", "b", 2)] {
+    ///     let done = app.thread(thread).invoke(Lookup::update().key(key)).await?;
+    ///     assert_eq!(done.state::<Lookup>()?.found, found);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    pub fn cache(mut self, node: impl Into<NodeName>, policy: CachePolicy) -> Self {
+        self.policies.entry(node.into()).or_default().cache = Some(policy);
+        self
+    }
+
+    /// Keeps the results of cached nodes in `cache`, which workers may share; otherwise in a
+    /// bounded memory of this graph's own.
+    pub fn cache_in(mut self, cache: impl NodeCache + 'static) -> Self {
+        self.cache = Some(Arc::new(cache));
+        self
+    }
+
+    /// When a node has failed for good, `handler` takes its place in the same superstep and the
+    /// run goes on: an async function of the state and the [`NodeFailure`](crate::NodeFailure),
+    /// and of a context if it wants it. It may return whatever a node may. The edges of the node
+    /// that failed are not followed: the handler says where to go.
+    ///
+    /// ```
+    /// use superstep::{Command, Embedded, Graph, NodeError, NodeFailure, START, State};
+    ///
+    /// #[derive(Clone, Default, State)]
+    /// struct Order {
+    ///     #[state(reducer = append)]
+    ///     log: Vec<String>,
+    /// }
+    ///
+    /// async fn charge(_: Order) -> Result<OrderUpdate, NodeError> {
+    ///     Err(NodeError::new("Declined", "the card was declined"))
+    /// }
+    ///
+    /// async fn give_up(_: Order, failure: NodeFailure) -> Result<Command<OrderUpdate>, NodeError> {
+    ///     let line = format!("{}: {}", failure.node, failure.error.message());
+    ///     Ok(Command::new().update(Order::update().push_log(line)).goto("tell"))
+    /// }
+    ///
+    /// async fn tell(_: Order) -> Result<OrderUpdate, NodeError> {
+    ///     Ok(Order::update().push_log("told"))
+    /// }
+    ///
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let graph = Graph::<Order>::builder("order")
+    ///     .node("charge", charge)
+    ///     .node("tell", tell)
+    ///     .on_error("charge", give_up)
+    ///     .edge(START, "charge")
+    ///     .build()?;
+    /// let app = Embedded::memory().graph(graph).build().await?;
+    /// let done = app.thread("1").invoke(Order::update()).await?;
+    /// assert_eq!(done.state::<Order>()?.log, ["charge: the card was declined", "told"]);
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    pub fn on_error<A>(
+        mut self,
+        node: impl Into<NodeName>,
+        handler: impl ErrorHandlerFunction<S, A>,
+    ) -> Self {
+        let handler = handler.into_node();
+        self.policies.entry(node.into()).or_default().on_error = Some(handler);
+        self
+    }
+
     /// `to` runs in the superstep after `from` finished.
     pub fn edge(mut self, from: impl Into<NodeName>, to: impl Into<NodeName>) -> Self {
         self.topology.edge(from, to);
@@ -468,6 +604,8 @@ impl<S: State> GraphBuilder<S> {
             input_schema,
             topology,
             functions,
+            policies,
+            cache,
             state: _,
         } = self;
         if name.as_str().is_empty() || version.is_empty() {
@@ -482,6 +620,18 @@ impl<S: State> GraphBuilder<S> {
                 });
             }
         };
+        let is_known = |node: &&NodeName| functions.contains_key(*node);
+        let unknown: Vec<NodeName> = policies
+            .keys()
+            .filter(|node| !is_known(node))
+            .cloned()
+            .collect();
+        if !unknown.is_empty() {
+            return Err(BuildError::NoSuchNodes {
+                graph: name,
+                nodes: unknown,
+            });
+        }
         if let Some(schema) = &input_schema
             && let Err(reason) = InputSchema::new(schema)
         {
@@ -496,7 +646,12 @@ impl<S: State> GraphBuilder<S> {
         };
         let runnable = RunnableGraph::new(id, topology, functions)
             .expect("each node was added with its function")
-            .with_description(description);
+            .with_description(description)
+            .with_policies(policies);
+        let runnable = match cache {
+            Some(cache) => runnable.with_cache(cache),
+            None => runnable,
+        };
         Ok(Graph {
             runnable: match input_schema {
                 Some(schema) => runnable.with_input_schema(schema),
@@ -546,6 +701,18 @@ pub enum BuildError {
         /// The graph.
         graph: GraphName,
     },
+    /// Nodes that it does not have are given a retry policy, a cache policy or an error handler.
+    #[error(
+        "graph `{graph}` gives a policy or an error handler to nodes that it does not have: {}; \
+         add them, or correct their names",
+        names(nodes)
+    )]
+    NoSuchNodes {
+        /// The graph.
+        graph: GraphName,
+        /// Those nodes; never empty.
+        nodes: Vec<NodeName>,
+    },
     /// The schema of its input is no JSON Schema.
     #[error("the input schema of graph `{graph}` is no JSON Schema: {reason}")]
     Schema {
@@ -559,4 +726,9 @@ pub enum BuildError {
 fn listed(problems: &[Problem]) -> String {
     let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
     problems.join("; ")
+}
+
+fn names(nodes: &[NodeName]) -> String {
+    let names: Vec<String> = nodes.iter().map(|node| format!("`{node}`")).collect();
+    names.join(", ")
 }

@@ -59,7 +59,7 @@ mod writes;
 pub use command::RunCommand;
 pub use embedded::{Embedded, EmbeddedBuilder};
 pub use error::Error;
-pub use function::{InputNodeFunction, NodeFunction};
+pub use function::{ErrorHandlerFunction, InputNodeFunction, NodeFunction};
 pub use graph::{BuildError, Graph, GraphBuilder};
 pub use inner::WaitingSubgraph;
 pub use output::{Command, IntoOutput, IntoUpdate, ToParent};
@@ -78,8 +78,8 @@ pub use superstep_protocol::{
     Update,
 };
 pub use superstep_worker::{
-    CheckpointView, Checkpointer, ErrorKind, Graphs, Interrupt, InterruptView, Limits,
-    NodeContext as Context, NodeError, NodeReturn, OutputSink, RunOptions, RunnableGraph,
-    StateView, TaskInfo, TaskView, WorkerSettings,
+    CachePolicy, CheckpointView, Checkpointer, ErrorKind, Graphs, Interrupt, InterruptView, Limits,
+    MemoryCache, NodeCache, NodeContext as Context, NodeError, NodeFailure, NodeReturn, OutputSink,
+    RetryPolicy, RunOptions, RunnableGraph, StateView, TaskInfo, TaskView, WorkerSettings,
 };
 pub use thread::Thread;

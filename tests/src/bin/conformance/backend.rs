@@ -4,6 +4,8 @@
 //! are any, are started once and shared. A composition root: it opens stores and leaves
 //! everything that happens on them to the library.
 
+use std::num::NonZeroUsize;
+
 use serde_json::Value;
 use superstep::{Embedded, EmbeddedBuilder, Graph, Profile, WorkerSettings};
 use tempfile::TempDir;
@@ -63,6 +65,7 @@ impl Backends {
 async fn embedded(builder: EmbeddedBuilder, graph: Graph<Value>) -> Result<Embedded, Fault> {
     let settings = WorkerSettings {
         profile: Profile::Langgraph,
+        tasks_at_once: Some(NonZeroUsize::MIN),
         ..WorkerSettings::default()
     };
     let app = builder.graph(graph).settings(settings).build().await;

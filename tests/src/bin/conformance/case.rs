@@ -110,7 +110,6 @@ pub(crate) enum Keeps {
 /// A retry policy without pauses.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(dead_code, reason = "until the library has retry policies")]
 pub(crate) struct Retry {
     pub(crate) max_attempts: u32,
     /// The classes of errors that are tried again; all if there are none.

@@ -10,6 +10,7 @@
 
 use std::{
     collections::BTreeMap,
+    num::NonZeroUsize,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -109,6 +110,7 @@ impl Cluster {
         graphs.add(graph.into());
         let settings = WorkerSettings {
             concurrency: 1,
+            tasks_at_once: Some(NonZeroUsize::MIN),
             // The graph is there before the first command, and commands come one by one.
             hold_back: Duration::ZERO,
             drain_timeout: Duration::from_secs(1),

@@ -7,15 +7,15 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use superstep::{
-    Channel, Checkpointer, Context, Graph, GraphBuilder, IntoOutput, IntoRoute, NodeError,
-    NodeReturn, Reducer,
+    CachePolicy, Channel, Checkpointer, Context, Graph, GraphBuilder, IntoOutput, IntoRoute,
+    NodeError, NodeFailure, NodeReturn, Reducer, RetryPolicy,
 };
 use superstep_graph::{Managed, Send, Target};
 
 use crate::{
     case::{Breakpoints, Case, GraphSpec, Keeps, Names, NodeSpec, Star},
     recorder::Recorder,
-    script::{Counters, Env, Expr, Returned, SEND, Step, World, canonical, run},
+    script::{Counters, Env, Expr, Handled, Returned, SEND, Step, World, canonical, run},
 };
 
 /// What the library cannot do yet.
@@ -107,14 +107,6 @@ fn add_node(
     spec: &NodeSpec,
     recorder: &Arc<Recorder>,
 ) -> Result<GraphBuilder<Value>, Unsupported> {
-    let missing = [
-        (spec.retry.is_some(), "retry policies"),
-        (spec.cache, "cache policies"),
-        (spec.on_error.is_some(), "node error handlers"),
-    ];
-    if let Some((_, what)) = missing.iter().find(|(used, _)| *used) {
-        return Err(Unsupported::new(*what));
-    }
     let mut options = superstep::NodeSpec::new(spec.name.as_str());
     options.defer = spec.defer;
     options.reads = spec.reads.as_ref().map(|reads| {
@@ -130,7 +122,8 @@ fn add_node(
             Keeps::Own => Checkpointer::Own,
             Keeps::None => Checkpointer::None,
         };
-        return Ok(builder.subgraph_with(options, inner, keeps));
+        let builder = builder.subgraph_with(options, inner, keeps);
+        return Ok(add_policies(builder, spec, recorder));
     }
     let script = Arc::new(Script {
         name: spec.name.clone(),
@@ -141,7 +134,41 @@ fn add_node(
         let script = Arc::clone(&script);
         async move { script.run(input, ctx).await }
     };
-    Ok(builder.node_with(options, function))
+    let builder = builder.node_with(options, function);
+    Ok(add_policies(builder, spec, recorder))
+}
+
+/// What a node has beside its steps: a retry policy, a cache policy, an error handler.
+fn add_policies(
+    mut builder: GraphBuilder<Value>,
+    spec: &NodeSpec,
+    recorder: &Arc<Recorder>,
+) -> GraphBuilder<Value> {
+    let name = spec.name.as_str();
+    if let Some(retry) = &spec.retry {
+        let policy = RetryPolicy::new(retry.max_attempts).without_pauses();
+        let policy = match &retry.on {
+            None => policy,
+            Some(classes) => policy.on(classes),
+        };
+        builder = builder.retry(name, policy);
+    }
+    if spec.cache {
+        builder = builder.cache(name, CachePolicy::new());
+    }
+    if let Some(steps) = &spec.on_error {
+        let script = Arc::new(Script {
+            name: format!("__error_handler__{name}"),
+            steps: steps.clone(),
+            recorder: Arc::clone(recorder),
+        });
+        let handler = move |input: Value, failure: NodeFailure, ctx: Context| {
+            let script = Arc::clone(&script);
+            async move { script.handle(input, failure, ctx).await }
+        };
+        builder = builder.on_error(name, handler);
+    }
+    builder
 }
 
 fn add_breakpoints(builder: GraphBuilder<Value>, spec: &GraphSpec) -> GraphBuilder<Value> {
@@ -183,6 +210,22 @@ impl Script {
         self.recorder
             .began(&self.name, ctx.step(), &ns, ctx.attempt());
         let env = Env::new(input, ctx.attempt(), self.recorder.counters());
+        run(&self.steps, env, &InGraph(ctx)).await.map(Scripted)
+    }
+
+    async fn handle(
+        &self,
+        input: Value,
+        failure: NodeFailure,
+        ctx: Context,
+    ) -> Result<Scripted, NodeError> {
+        let ns: Vec<String> = ctx.path().iter().map(ToString::to_string).collect();
+        self.recorder
+            .began(&self.name, ctx.step(), &ns, ctx.attempt());
+        let env = Env::new(input, ctx.attempt(), self.recorder.counters()).handling(Handled {
+            node: failure.node.to_string(),
+            message: failure.error.message().to_owned(),
+        });
         run(&self.steps, env, &InGraph(ctx)).await.map(Scripted)
     }
 }

@@ -6,5 +6,5 @@
 mod expr;
 mod steps;
 
-pub(crate) use expr::{Counters, Env, Expr, OVERWRITE, SEND, canonical, item_at};
+pub(crate) use expr::{Counters, Env, Expr, Handled, OVERWRITE, SEND, canonical, item_at};
 pub(crate) use steps::{Returned, Step, World, run};

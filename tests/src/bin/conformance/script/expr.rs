@@ -121,10 +121,6 @@ impl Env {
     }
 
     /// An error handler's.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "until the library has error handlers")
-    )]
     pub(crate) fn handling(mut self, error: Handled) -> Self {
         self.handled = Some(error);
         self

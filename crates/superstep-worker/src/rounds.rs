@@ -1,0 +1,151 @@
+//! Rounds: the tasks of a superstep run beside each other, or one after the other.
+//!
+//! Each task runs to its end whatever becomes of its siblings. How one is tried is `attempts`'
+//! business; what the results make of the thread is the engine's.
+//!
+//! The rule it keeps: where only so many tasks may run at once they begin in task order, and those
+//! that failed end last, so that one at a time gives the same order every time.
+
+use std::{
+    collections::BTreeMap,
+    num::NonZeroUsize,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures_util::StreamExt as _;
+use superstep_graph::{Task, TaskId};
+use superstep_protocol::{TaskResult, ThreadState};
+use tokio_util::sync::CancellationToken;
+use tracing::{Instrument, info_span};
+
+use crate::{
+    attempts::{cached, failure, recover, try_task},
+    child::Inside,
+    graphs::RunnableGraph,
+    node::{Before, NodeFailure, OutputSink},
+    run_task::{Attempt, Attempted, Stopped},
+};
+
+/// How tasks are run.
+#[derive(Clone)]
+pub(crate) struct Running {
+    pub(crate) attempt: u64,
+    pub(crate) timeout: Duration,
+    /// How many at once; all of them otherwise.
+    pub(crate) at_once: Option<NonZeroUsize>,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) sink: Option<Arc<dyn OutputSink>>,
+}
+
+impl Running {
+    /// What the tasks of `state`, of a root graph, are run with first.
+    pub(crate) fn first_attempt(&self, state: &ThreadState, tasks_max: usize) -> Attempt {
+        Attempt {
+            number: self.attempt,
+            timeout: self.timeout,
+            cancel: self.cancel.clone(),
+            sink: self.sink.clone(),
+            path: Arc::from([]),
+            offer: Arc::new(Mutex::new(state.offer.clone())),
+            before: Before::default(),
+            inside: Inside::root(tasks_max),
+            at_once: self.at_once,
+        }
+    }
+}
+
+/// Runs tasks of `state` beside each other; `None` if they were told to stop.
+pub(crate) async fn run_all(
+    graph: &RunnableGraph,
+    state: &ThreadState,
+    tasks: &[TaskId],
+    attempt: &Attempt,
+) -> Option<BTreeMap<TaskId, TaskResult>> {
+    let round = Round {
+        graph,
+        state,
+        given: attempt,
+        in_order: attempt.at_once.is_some(),
+    };
+    let mut results = BTreeMap::new();
+    let mut left = Vec::new();
+    for id in tasks {
+        let task = &state.task(id)?.task;
+        match cached(graph, state, task).await {
+            Some(result) => {
+                results.insert(id.clone(), result);
+            }
+            None => left.push(Box::pin(round.run(task))),
+        }
+    }
+    let at_once = attempt.at_once.map_or(left.len(), NonZeroUsize::get);
+    let mut running = futures_util::stream::iter(left).buffer_unordered(at_once.max(1));
+    let mut late = Vec::new();
+    while let Some(ran) = running.next().await {
+        match ran.ok()? {
+            Ran::Ended(task, result) => {
+                results.insert(task.id.clone(), result);
+            }
+            Ran::Failed(task, attempted, failure) => late.push((task, attempted, failure)),
+        }
+    }
+    for (task, attempted, failure) in late {
+        let result = Box::pin(round.end(task, attempted, failure)).await.ok()?;
+        results.insert(task.id.clone(), result);
+    }
+    Some(results)
+}
+
+/// How far a task came.
+enum Ran<'a> {
+    /// It ended.
+    Ended(&'a Task, TaskResult),
+    /// It failed, and waits for its siblings to end.
+    Failed(&'a Task, Attempted, Option<NodeFailure>),
+}
+
+/// Tasks of one superstep.
+struct Round<'a> {
+    graph: &'a RunnableGraph,
+    state: &'a ThreadState,
+    given: &'a Attempt,
+    in_order: bool,
+}
+
+impl<'a> Round<'a> {
+    async fn run(&self, task: &'a Task) -> Result<Ran<'a>, Stopped> {
+        let span = info_span!(
+            "task",
+            task_id = %task.id,
+            node = task.node.as_str(),
+            attempt = self.given.number,
+        );
+        async {
+            let attempted = try_task(self.graph, self.state, task, self.given).await?;
+            let failure = failure(self.graph, task, &attempted);
+            if self.in_order && matches!(attempted.result, TaskResult::Failed { .. }) {
+                return Ok(Ran::Failed(task, attempted, failure));
+            }
+            let result = self.end(task, attempted, failure).await?;
+            Ok(Ran::Ended(task, result))
+        }
+        .instrument(span)
+        .await
+    }
+
+    async fn end(
+        &self,
+        task: &Task,
+        attempted: Attempted,
+        failure: Option<NodeFailure>,
+    ) -> Result<TaskResult, Stopped> {
+        match failure {
+            None => Ok(attempted.result),
+            Some(failure) => {
+                let failed = (attempted, failure);
+                recover(self.graph, self.state, task, self.given, failed).await
+            }
+        }
+    }
+}
