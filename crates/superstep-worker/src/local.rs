@@ -686,6 +686,11 @@ impl Local {
         }
     }
 
+    /// A thread id that no other thread has.
+    pub fn new_thread(&self) -> ThreadId {
+        ThreadId::new(self.new_run().as_str())
+    }
+
     fn new_run(&self) -> RunId {
         let world = self.engine.threads.world();
         RunId::new(uuid_v7(world.now().0, world.nonce().0, world.nonce().0))

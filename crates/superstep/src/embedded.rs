@@ -9,10 +9,11 @@ use superstep_checkpoint::{MemoryLog, ThreadLog};
 use superstep_checkpoint_sqlite::{DataDir, Role, SqliteLog};
 use superstep_protocol::ThreadId;
 use superstep_worker::{
-    Error as ThreadError, Graphs, Local, OutputSink, RunnableGraph, SystemWorld, WorkerSettings,
+    Error as ThreadError, Graphs, Local, OutputSink, RunOptions, RunnableGraph, SystemWorld,
+    WorkerSettings,
 };
 
-use crate::{error::Error, thread::Thread};
+use crate::{error::Error, run::RunOutput, state::IntoInput, thread::Thread};
 
 /// Graphs that run in this process.
 ///
@@ -85,6 +86,40 @@ impl Embedded {
     /// The thread of this name, whether it is there yet or not.
     pub fn thread(&self, id: impl Into<ThreadId>) -> Thread {
         Thread::new(self.clone(), id.into())
+    }
+
+    /// Runs the graph on `input` and keeps nothing: no thread, so nothing to resume, look at or
+    /// update afterwards. What LangGraph does for a graph without a checkpointer.
+    ///
+    /// ```
+    /// # use superstep::{Embedded, Graph, NodeError, START, State};
+    /// # #[derive(Clone, Default, State)]
+    /// # struct Note { text: String }
+    /// # async fn node(_: Note) -> Result<(), NodeError> { Ok(()) }
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let graph = Graph::<Note>::builder("note").node("n", node).edge(START, "n").build()?;
+    /// let app = Embedded::memory().graph(graph).build().await?;
+    /// let run = app.run_once(Note::update().text("hello"), Default::default()).await?;
+    /// assert_eq!(run.state::<Note>()?.text, "hello");
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    /// As [`Thread::invoke`]; also if the app has several graphs.
+    pub async fn run_once(
+        &self,
+        input: impl IntoInput,
+        options: RunOptions,
+    ) -> Result<RunOutput, Error> {
+        let thread = self.thread(self.local().new_thread());
+        let ran = thread.invoke_with(input, options).await;
+        // A thread that refused its input is not there.
+        match thread.delete().await {
+            Err(error) if error.refusal().is_none() => Err(error),
+            _ => ran,
+        }
     }
 
     /// The graphs that it runs.

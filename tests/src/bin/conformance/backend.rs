@@ -7,13 +7,13 @@
 use std::num::NonZeroUsize;
 
 use serde_json::Value;
-use superstep::{Embedded, EmbeddedBuilder, Graph, Profile, WorkerSettings};
+use superstep::{Embedded, EmbeddedBuilder, Graph, Profile, RunOptions, RunOutput, WorkerSettings};
 use tempfile::TempDir;
 
 use crate::{
     args::BackendKind,
     cluster::{Cluster, Servers},
-    handle::{Handle, broken},
+    handle::{Declined, Handle, broken},
     ops::Fault,
 };
 
@@ -85,6 +85,18 @@ pub(crate) enum Backend {
 }
 
 impl Backend {
+    /// Runs the graph and keeps nothing.
+    pub(crate) async fn run_once(
+        &self,
+        input: Value,
+        options: RunOptions,
+    ) -> Result<RunOutput, Declined> {
+        match self {
+            Self::Embedded { app, .. } => Ok(Box::pin(app.run_once(input, options)).await?),
+            Self::Cluster(cluster) => cluster.run_once(input, options).await,
+        }
+    }
+
     /// A thread by its name.
     pub(crate) fn thread(&self, name: &str) -> Handle {
         match self {

@@ -75,6 +75,7 @@ pub(crate) struct Cluster {
     limits: Limits,
     /// Ends the worker.
     _worker: DropGuard,
+    runs: AtomicU64,
 }
 
 impl Cluster {
@@ -133,11 +134,25 @@ impl Cluster {
             }
         });
         Ok(Self {
+            runs: AtomicU64::new(0),
             client: Client::new(log, queue, subjects).with_graphs(graphs),
             graph: id,
             limits: Limits::default(),
             _worker: shutdown.drop_guard(),
         })
+    }
+
+    /// Runs the graph on a thread that is deleted when the run is over.
+    pub(crate) async fn run_once(
+        &self,
+        input: Value,
+        options: RunOptions,
+    ) -> Result<RunOutput, Declined> {
+        let runs = self.runs.fetch_add(1, Ordering::Relaxed);
+        let thread = self.thread(&format!("run-{runs}"));
+        let ran = Box::pin(thread.invoke_with(input, options)).await?;
+        accepted(self.client.delete(&thread.id, &sending()).await?)?;
+        Ok(ran)
     }
 
     /// A thread by its name.

@@ -33,9 +33,6 @@ pub(crate) const GRAPH: &str = "case";
 
 /// Makes the graph of a case.
 pub(crate) fn build(case: &Case, recorder: &Arc<Recorder>) -> Result<Graph<Value>, Unsupported> {
-    if !case.checkpointer {
-        return Err(Unsupported::new("a graph without a checkpointer"));
-    }
     of_spec(&case.graph, GRAPH, recorder)
 }
 

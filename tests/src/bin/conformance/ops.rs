@@ -11,7 +11,7 @@ use superstep_graph::Target;
 
 use crate::{
     backend::Backend,
-    case::{Durability, Kind, OneUpdate, Op, Selector},
+    case::{Case, Durability, Kind, OneUpdate, Op, Selector},
     compare::Labels,
     graphs::{Unsupported, breakpoints, target_of},
     handle::{Commanded, Declined, Handle},
@@ -37,6 +37,8 @@ impl From<Unsupported> for Fault {
 
 /// A case under way, as operations see it.
 pub(crate) struct Session<'a> {
+    /// Whether the graph has a checkpointer.
+    keeps: bool,
     backend: &'a Backend,
     recorder: &'a Recorder,
     classes: &'a Classes,
@@ -54,8 +56,14 @@ enum Begin {
 
 impl<'a> Session<'a> {
     /// A case that begins.
-    pub(crate) fn new(backend: &'a Backend, recorder: &'a Recorder, classes: &'a Classes) -> Self {
+    pub(crate) fn new(
+        case: &Case,
+        backend: &'a Backend,
+        recorder: &'a Recorder,
+        classes: &'a Classes,
+    ) -> Self {
         Self {
+            keeps: case.checkpointer,
             backend,
             recorder,
             classes,
@@ -65,6 +73,9 @@ impl<'a> Session<'a> {
 
     /// Performs an operation and observes it.
     pub(crate) async fn perform(&mut self, op: &Op, labels: &Labels) -> Result<Value, Fault> {
+        if !self.keeps {
+            return self.perform_unkept(op).await;
+        }
         let mut thread = self.backend.thread(&op.thread);
         if let Some(place) = &op.subgraph {
             return self.perform_inside(&thread.subgraph(place)?, op).await;
@@ -139,6 +150,25 @@ impl<'a> Session<'a> {
             Ok(seen) => Ok(seen),
             Err(error) => Ok(json!({"error": error_of(error.into(), false)?})),
         }
+    }
+
+    /// A graph without a checkpointer runs, and that is all: there is no thread, so there are no
+    /// words to resume, look at or update one.
+    async fn perform_unkept(&mut self, op: &Op) -> Result<Value, Fault> {
+        let none = json!({"error": {"kind": "NoCheckpointer"}});
+        let mut seen = match op.kind {
+            Kind::State | Kind::History | Kind::Update | Kind::BulkUpdate => return Ok(none),
+            Kind::Command | Kind::ResumeMap => none,
+            Kind::Invoke => {
+                let ran = self.backend.run_once(op.input.clone(), options(op)?).await;
+                match ran {
+                    Ok(output) => observe::run(&output, self.classes),
+                    Err(declined) => json!({"error": error_of(declined, op.input.is_null())?}),
+                }
+            }
+        };
+        seen["ran"] = Value::Array(self.recorder.take_ran());
+        Ok(seen)
     }
 
     async fn run(&mut self, thread: &Handle, op: &Op, begin: Begin) -> Result<Value, Fault> {

@@ -126,7 +126,7 @@ async fn run_case(case: &Case, backends: &Backends) -> Option<Failure> {
         Err(fault) => return at(None, fault.into()),
     };
     let mut labels = Labels::default();
-    let mut session = Session::new(&backend, &recorder, &classes);
+    let mut session = Session::new(case, &backend, &recorder, &classes);
     for (index, (op, expected)) in case.ops.iter().zip(&case.expect).enumerate() {
         let got = match Box::pin(session.perform(op, &labels)).await {
             Ok(got) => got,
