@@ -3,15 +3,17 @@
 //! The same engine, log and rules as a worker; only the dispatches are worked on in place. A
 //! thread that a crashed process left busy is taken up again by the next call that needs it.
 
+mod options;
+
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
 use superstep_checkpoint::ThreadLog;
-use superstep_graph::{Breakpoints, InterruptId, NodeName, command_input, read_output};
+use superstep_graph::{InterruptId, NodeName, command_input, read_output};
 use superstep_protocol::{
-    Answers, Base, CommandId, CommandRef, Dispatch, Durability, Event, Goto, GraphId, Profile,
-    RECURSION_LIMIT, Refusal, Resume, RunError, RunId, RunStatus, Start, StateUpdate, Terms,
-    ThreadId, ThreadStatus, Update, checkpoint_id,
+    Answers, Base, CommandId, CommandRef, Dispatch, Event, GraphId, Profile, RECURSION_LIMIT,
+    Refusal, Resume, RunError, RunId, RunStatus, Start, StateUpdate, ThreadId, ThreadStatus,
+    Update, checkpoint_id,
 };
 
 use crate::{
@@ -26,77 +28,10 @@ use crate::{
     settings::WorkerSettings,
     threads::{Thread, Threads},
     turns::{Turn, Turns},
-    view::{CheckpointView, InterruptView, StateView, open_interrupts, so_far},
+    view::{CheckpointView, StateView, open_interrupts, so_far},
 };
 
-/// What a run came to.
-#[derive(Clone, Debug, PartialEq)]
-pub struct RunOutput {
-    /// The run.
-    pub run: RunId,
-    /// The output channels' values.
-    pub values: Map<String, Value>,
-    /// Whether the run showed them: it wrote to the output, or went on with what was there.
-    /// LangGraph's `invoke` gives `None` otherwise.
-    pub shows: bool,
-    /// The open questions, if the run stopped at some.
-    pub interrupts: Vec<InterruptView>,
-    /// How the run ended; a run that stops at a question ends in success.
-    pub status: RunStatus,
-    /// Why, if it ended in error.
-    pub error: Option<RunError>,
-}
-
-/// Options of a run.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct RunOptions {
-    /// The run's id; a new one otherwise.
-    pub run: Option<RunId>,
-    /// How many supersteps it may take; 25 otherwise.
-    pub recursion_limit: Option<u32>,
-    /// Values that nodes may read.
-    pub config: Map<String, Value>,
-    /// Kept with the thread.
-    pub metadata: Map<String, Value>,
-    /// Stops before these nodes, instead of where the graph says.
-    pub interrupt_before: Option<Breakpoints>,
-    /// Stops after these nodes, instead of where the graph says.
-    pub interrupt_after: Option<Breakpoints>,
-    /// When the run writes what it did.
-    pub durability: Durability,
-    /// The checkpoint to go on from, by its id; the last one otherwise.
-    pub checkpoint: Option<String>,
-}
-
-impl RunOptions {
-    fn terms(&self) -> Terms {
-        Terms {
-            interrupt_before: self.interrupt_before.clone(),
-            interrupt_after: self.interrupt_after.clone(),
-            durability: self.durability,
-        }
-    }
-}
-
-/// What a run goes on with: answers, and what is changed before.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct GoOn {
-    /// The answers, if any.
-    pub answers: Option<Answers>,
-    /// An update of the checkpoint as it stands; null for none.
-    pub update: Value,
-    /// Where to go from it, beside what waits.
-    pub goto: Vec<Goto>,
-}
-
-/// What to update.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct UpdateOptions {
-    /// The checkpoint to update, by its id; the last one otherwise.
-    pub checkpoint: Option<String>,
-    /// The subgraph of a waiting task to update: nodes from the outside in.
-    pub subgraph: Vec<NodeName>,
-}
+pub use options::{GoOn, RunOptions, RunOutput, UpdateOptions};
 
 /// Threads that run in this process.
 #[derive(Clone)]

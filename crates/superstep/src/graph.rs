@@ -3,12 +3,14 @@
 //! Typed over a derived state, or dynamic over JSON with channels declared one by one; both make
 //! the same runnable graph. The checks are those of the engine, at `build`.
 
+mod error;
+
 use std::{collections::BTreeMap, marker::PhantomData, ops::Deref, sync::Arc};
 
 use serde_json::Value;
 use superstep_graph::{
     Branch, Breakpoints, ChannelKind, ChannelName, CompileError, GraphBuilder as TopologyBuilder,
-    NodeName, NodeSpec, Problem,
+    NodeName, NodeSpec,
 };
 use superstep_protocol::{GraphId, GraphName};
 use superstep_worker::{
@@ -21,6 +23,8 @@ use crate::{
     route::IntoRoute,
     state::State,
 };
+
+pub use error::BuildError;
 
 /// A graph that can run, over the state `S`.
 ///
@@ -681,54 +685,4 @@ fn conditional<S: State, R: IntoRoute>(path: impl Fn(&S) -> R + Send + Sync + 's
         let state = S::from_input(state.clone()).map_err(|error| error.to_string())?;
         path(&state).into_route()
     })
-}
-
-/// A graph that cannot be built.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum BuildError {
-    /// The topology is wrong.
-    #[error("graph `{graph}` cannot be built: {}", listed(problems))]
-    Invalid {
-        /// The graph.
-        graph: GraphName,
-        /// Every mistake; never empty.
-        problems: Vec<Problem>,
-    },
-    /// The name or the version is empty.
-    #[error("graph `{graph}` has an empty name or version; name both")]
-    Unnamed {
-        /// The graph.
-        graph: GraphName,
-    },
-    /// Nodes that it does not have are given a retry policy, a cache policy or an error handler.
-    #[error(
-        "graph `{graph}` gives a policy or an error handler to nodes that it does not have: {}; \
-         add them, or correct their names",
-        names(nodes)
-    )]
-    NoSuchNodes {
-        /// The graph.
-        graph: GraphName,
-        /// Those nodes; never empty.
-        nodes: Vec<NodeName>,
-    },
-    /// The schema of its input is no JSON Schema.
-    #[error("the input schema of graph `{graph}` is no JSON Schema: {reason}")]
-    Schema {
-        /// The graph.
-        graph: GraphName,
-        /// Why not.
-        reason: String,
-    },
-}
-
-fn listed(problems: &[Problem]) -> String {
-    let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-    problems.join("; ")
-}
-
-fn names(nodes: &[NodeName]) -> String {
-    let names: Vec<String> = nodes.iter().map(|node| format!("`{node}`")).collect();
-    names.join(", ")
 }
