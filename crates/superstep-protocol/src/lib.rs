@@ -14,6 +14,7 @@ mod record;
 mod refusal;
 mod state;
 mod status;
+mod streams;
 
 pub use decide::{
     Answers, Closing, Event, Nothing, RECURSION_LIMIT, Resume, Start, StateUpdate, Stop, Superstep,
@@ -36,3 +37,4 @@ pub use state::{
     TaskState, ThreadState, checkpoint_id, is_internal, value_digest, version_of_checkpoint,
 };
 pub use status::{ParseThreadStatusError, RunStatus, ThreadStatus};
+pub use streams::{StreamMode, Streams};

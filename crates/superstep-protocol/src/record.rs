@@ -16,6 +16,7 @@ use crate::{
     ids::{CommandId, Dispatch, GraphId, Head, RunId, UnixMillis},
     refusal::Refusal,
     state::ThreadState,
+    streams::Streams,
 };
 
 /// Which way a thread decides where LangGraph's own behaviour is plainly unsafe.
@@ -82,6 +83,9 @@ pub struct Terms {
     /// When it writes what it did.
     #[serde(default, skip_serializing_if = "is_default")]
     pub durability: Durability,
+    /// What it sends while it runs.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub streams: Streams,
 }
 
 impl Terms {

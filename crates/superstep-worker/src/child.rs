@@ -38,6 +38,7 @@ use crate::{
     node::Before,
     rounds::run_all,
     run_task::{Attempt, Stopped},
+    stream::{self, nodes_of},
 };
 
 /// Commands to the parent graph that tasks of a child returned, by task.
@@ -72,6 +73,14 @@ impl Inside {
         let mut commands = parent.lock().unwrap_or_else(PoisonError::into_inner);
         commands.insert(task.clone(), command);
         Ok(())
+    }
+
+    /// Whether a task handed a command to the parent graph: it has no end of its own.
+    pub(crate) fn went_to_parent(&self, task: &TaskId) -> bool {
+        self.parent.as_ref().is_some_and(|parent| {
+            let commands = parent.lock().unwrap_or_else(PoisonError::into_inner);
+            commands.contains_key(task)
+        })
     }
 
     /// Adds the answers to a task's questions that are known from before the call began anew.
@@ -210,11 +219,11 @@ fn attempt_inside(
         }
         _ => Arc::clone(&attempt.inside.known),
     };
-    let path = attempt.path.iter().chain([&task.node]).cloned().collect();
+    let saves = subgraph.checkpointer != Checkpointer::None;
     Attempt {
         number: 1,
         before: Before::default(),
-        path,
+        stream: attempt.stream.within(&task.node, saves),
         inside: Inside {
             tasks_max: attempt.inside.tasks_max,
             parent: Some(ToParent::default()),
@@ -252,8 +261,9 @@ impl Call<'_> {
                 Ok(event) => event,
                 Err(command) => return Ok(Ended::ToParent(command)),
             };
+            let ran = nodes_of(state);
             match self.log.apply(&event) {
-                Ok(()) => {}
+                Ok(()) => self.tell(&ran),
                 Err(refusal) => return Ok(Ended::Failed(self.refused(&refusal))),
             }
         }
@@ -272,7 +282,13 @@ impl Call<'_> {
         };
         let goes_on = state.is_some();
         match self.log.apply(&event) {
-            Ok(()) => Ok(None),
+            Ok(()) => {
+                if let Some(state) = self.log.state().filter(|state| !state.is_busy()) {
+                    let graph = self.subgraph.graph.topology();
+                    stream::nothing_left(&self.attempt.stream, graph, state);
+                }
+                Ok(None)
+            }
             // Every inner task is done, or waits for an answer that is not there.
             Err(Refusal::NothingToRetry { .. }) if goes_on => {
                 let over = self.log.state().is_some_and(|state| state.tasks.is_empty());
@@ -338,6 +354,7 @@ impl Call<'_> {
                     decisions::input_taken(graph, state, dispatch, input, tasks_max)
                 }
                 _ => {
+                    stream::round_begins(&self.attempt.stream, graph.topology(), state, dispatch);
                     let results = BTreeMap::new();
                     decisions::round_ended(graph, state, dispatch, &results, tasks_max)
                 }
@@ -350,6 +367,7 @@ impl Call<'_> {
             .round_tasks(dispatch)
             .map(|task| task.task.id.clone())
             .collect();
+        stream::round_begins(&self.attempt.stream, graph.topology(), state, dispatch);
         let Some(results) = run_all(graph, state, &tasks, &self.attempt).await else {
             return Err(Stopped);
         };
@@ -358,6 +376,14 @@ impl Call<'_> {
         }
         let event = decisions::round_ended(graph, state, dispatch, &results, tasks_max);
         Ok(Ok(event))
+    }
+
+    /// Tells what the last record made of the child.
+    fn tell(&self, ran: &[NodeName]) {
+        if let Some((record, state)) = self.log.last() {
+            let graph = self.subgraph.graph.topology();
+            stream::appended(&self.attempt.stream, graph, ran, record, state);
+        }
     }
 
     /// The first of the tasks that returned a command to the parent, in plan order, has its way.

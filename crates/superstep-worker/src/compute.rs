@@ -5,11 +5,11 @@
 
 use serde_json::Value;
 use superstep_graph::{
-    Contribution, Delta, END, Lineage, Namespace, NodeName, Planned, START, Source, Task,
+    Contribution, Delta, END, Graph, Lineage, Namespace, NodeName, Planned, START, Source, Task,
     UnknownTargets, Write, amend, apply, clear, plan, take_input, update_state,
 };
 use superstep_protocol::{
-    AskedCommand, Profile, Progress, RunError, Stop, Superstep, ThreadState, Update, Updated,
+    AskedCommand, Profile, Progress, RunError, Stop, Superstep, Terms, ThreadState, Update, Updated,
 };
 
 use crate::{
@@ -95,17 +95,27 @@ fn planned(
 /// run's own where it has some, else the graph's.
 fn stop(graph: &RunnableGraph, state: &ThreadState, next: &[Task]) -> Stop {
     let terms = state.run.as_ref().map(|run| &run.terms);
-    let after = terms.and_then(|terms| terms.interrupt_after.as_ref());
     let before = terms.and_then(|terms| terms.interrupt_before.as_ref());
-    let after = after.unwrap_or_else(|| graph.topology().interrupt_after());
     let before = before.unwrap_or_else(|| graph.topology().interrupt_before());
-    if state.tasks.iter().any(|task| after.holds(&task.task.node)) {
+    let mut ran = state.tasks.iter().map(|task| &task.task.node);
+    if stops_after(graph.topology(), terms, &mut ran) {
         Stop::After
     } else if next.iter().any(|task| before.holds(&task.node)) {
         Stop::Before
     } else {
         Stop::No
     }
+}
+
+/// Whether a run with these terms stops after a superstep of these nodes.
+pub(crate) fn stops_after<'a>(
+    graph: &Graph,
+    terms: Option<&Terms>,
+    ran: impl IntoIterator<Item = &'a NodeName>,
+) -> bool {
+    let after = terms.and_then(|terms| terms.interrupt_after.as_ref());
+    let after = after.unwrap_or_else(|| graph.interrupt_after());
+    ran.into_iter().any(|node| after.holds(node))
 }
 
 /// Takes a run's input.

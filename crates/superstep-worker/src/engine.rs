@@ -22,6 +22,7 @@ use crate::{
     error::Error,
     graphs::{Graphs, RunnableGraph},
     rounds::{Running, run_all},
+    stream::{self, Stream, nodes_of},
     threads::{Outcome, OutcomeBytes, Thread, Threads},
 };
 
@@ -128,6 +129,24 @@ impl Engine {
         tasks: &[TaskId],
         running: &Running,
     ) -> Result<Worked, Error> {
+        let graph = self.graph_of(&thread)?;
+        let ran = nodes_of(&thread.state);
+        let worked = self.work_on(thread, dispatch, tasks, running).await?;
+        if let Worked::Appended(done) = &worked {
+            let (after, record) = &**done;
+            let stream = Stream::of(running.sink.as_ref(), &after.state);
+            stream::appended(&stream, graph.topology(), &ran, record, &after.state);
+        }
+        Ok(worked)
+    }
+
+    async fn work_on(
+        &self,
+        thread: Thread,
+        dispatch: Dispatch,
+        tasks: &[TaskId],
+        running: &Running,
+    ) -> Result<Worked, Error> {
         let decision = thread
             .state
             .decision
@@ -148,7 +167,12 @@ impl Engine {
                     .await
             }
             Some(Asked::Command(asked)) => self.apply_command(thread, dispatch, &asked).await,
-            Some(Asked::Close) => self.close(thread, dispatch, BTreeMap::new()).await,
+            Some(Asked::Close) => {
+                let graph = self.graph_of(&thread)?;
+                let stream = Stream::of(running.sink.as_ref(), &thread.state);
+                stream::round_begins(&stream, graph.topology(), &thread.state, dispatch);
+                self.close(thread, dispatch, BTreeMap::new()).await
+            }
             None => self.run_round(thread, dispatch, tasks, running).await,
         }
     }
@@ -231,6 +255,10 @@ impl Engine {
         let graph = self.graph_of(&thread)?;
         let tasks_max = self.threads.limits().tasks_max;
         let attempt = running.first_attempt(&thread.state, tasks_max);
+        // Where several workers share a round, the one with its first task tells that it begins.
+        if mine.first() == open.first() {
+            stream::round_begins(&attempt.stream, graph.topology(), &thread.state, dispatch);
+        }
         // The round's map is needed only where several workers bring results.
         if open.len() == mine.len() {
             let stored = if running.attempt > 1 && open.len() > 1 {

@@ -27,6 +27,7 @@ mod registry;
 mod rounds;
 mod run_task;
 mod settings;
+mod stream;
 mod threads;
 mod turns;
 mod view;
@@ -44,11 +45,11 @@ pub use graphs::{Checkpointer, Graphs, MissingNode, NodeCode, RunnableGraph, Sub
 pub use input::InputSchema;
 pub use local::{GoOn, Local, RunOptions, RunOutput, UpdateOptions, answers};
 pub use node::{
-    BoxFuture, Interrupt, Node, NodeContext, NodeError, NodeFailure, NodeReturn, OutputSink,
-    TaskInfo,
+    BoxFuture, Interrupt, Node, NodeContext, NodeError, NodeFailure, NodeReturn, TaskInfo,
 };
 pub use policies::{CachePolicy, Policies, RetryPolicy};
 pub use settings::{Limits, WorkerSettings};
+pub use stream::{OutputSink, StreamEvent};
 pub use threads::{Thread, Threads};
 pub use view::{CheckpointView, InterruptView, StateView, TaskView};
 pub use worker::{Drained, Worker};

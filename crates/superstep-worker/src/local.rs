@@ -23,9 +23,9 @@ use crate::{
     error::Error,
     graphs::Graphs,
     input::InputSchema,
-    node::OutputSink,
     rounds::Running,
     settings::WorkerSettings,
+    stream::{self, OutputSink, Stream, Tee},
     threads::{Thread, Threads},
     turns::{Turn, Turns},
     view::{CheckpointView, StateView, open_interrupts, so_far},
@@ -79,10 +79,13 @@ impl Local {
         }
     }
 
-    /// Sends what nodes emit to `sink`.
+    /// Sends what runs tell to `sink` too: what nodes emit, and whatever else a run asked for.
     #[must_use]
     pub fn with_output(mut self, sink: Arc<dyn OutputSink>) -> Self {
-        self.sink = Some(sink);
+        self.sink = Some(match self.sink {
+            None => sink,
+            Some(before) => Arc::new(Tee(vec![before, sink])),
+        });
         self
     }
 
@@ -499,6 +502,11 @@ impl Local {
         let turn = self.turns.take(thread).await;
         self.finish_in(&turn, thread).await?;
         let accepted = self.accept(thread, event, Some(&turn)).await?;
+        if !accepted.state.is_busy() {
+            let graph = self.engine.graph_of(&accepted)?;
+            let stream = Stream::of(self.sink.as_ref(), &accepted.state);
+            stream::nothing_left(&stream, graph.topology(), &accepted.state);
+        }
         let (thread, declined) = self.drive(accepted, &turn).await?;
         if let Some(refusal) = declined {
             return Err(Error::Refused(refusal));
@@ -626,7 +634,8 @@ impl Local {
         ThreadId::new(self.new_run().as_str())
     }
 
-    fn new_run(&self) -> RunId {
+    /// An id for a run that nobody has named.
+    pub fn new_run(&self) -> RunId {
         let world = self.engine.threads.world();
         RunId::new(uuid_v7(world.now().0, world.nonce().0, world.nonce().0))
     }

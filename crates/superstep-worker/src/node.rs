@@ -17,10 +17,12 @@ use std::{
 };
 
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use superstep_graph::{NodeName, NodeOutput, TaskId};
-use superstep_protocol::{Raised, RunId, ThreadId};
+use superstep_protocol::{Raised, RunId, StreamMode, ThreadId};
 use tokio_util::sync::CancellationToken;
+
+use crate::stream::Stream;
 
 /// A boxed future.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -133,12 +135,6 @@ pub struct TaskInfo {
     pub config: Arc<Map<String, Value>>,
 }
 
-/// Where a node's live output goes.
-pub trait OutputSink: Send + Sync {
-    /// Takes one custom value; never waits.
-    fn emit(&self, info: &TaskInfo, data: Value);
-}
-
 #[derive(Default)]
 struct Questions {
     next: usize,
@@ -167,7 +163,7 @@ struct Shared {
     offer: Offer,
     questions: Mutex<Questions>,
     cancel: CancellationToken,
-    sink: Option<Arc<dyn OutputSink>>,
+    stream: Stream,
     /// The failure that is handled, if this is an error handler.
     failure: Option<NodeFailure>,
 }
@@ -192,7 +188,7 @@ impl NodeContext {
         answers: Vec<Option<Value>>,
         offer: Offer,
         cancel: CancellationToken,
-        sink: Option<Arc<dyn OutputSink>>,
+        stream: Stream,
         before: Before,
     ) -> Self {
         let questions = Mutex::new(Questions {
@@ -207,7 +203,7 @@ impl NodeContext {
                 offer,
                 questions,
                 cancel,
-                sink,
+                stream,
                 failure: before.failure,
             }),
         }
@@ -268,8 +264,31 @@ impl NodeContext {
     /// Sends a value to whoever follows the run's live output. It is not stored, and is sent
     /// again if the node runs again.
     pub fn emit(&self, data: impl Serialize) {
-        if let (Some(sink), Ok(data)) = (&self.shared.sink, serde_json::to_value(data)) {
-            sink.emit(&self.shared.info, data);
+        let Shared { stream, info, .. } = &*self.shared;
+        if stream.wants(StreamMode::Custom)
+            && let Ok(data) = serde_json::to_value(data)
+        {
+            stream.send(StreamMode::Custom, info.step, || data);
+        }
+    }
+
+    /// Sends a piece of a message to whoever follows the run's `messages`: a token of a model's
+    /// answer, say, as an object with the message's `id` and the `content` that is new. It comes
+    /// as a list of two, as in LangGraph: the piece, and an object that says which node and step
+    /// sent it. Like what is emitted it is not stored.
+    pub fn emit_message(&self, piece: impl Serialize) {
+        let Shared { stream, info, .. } = &*self.shared;
+        if stream.wants(StreamMode::Messages)
+            && let Ok(piece) = serde_json::to_value(piece)
+        {
+            let place = json!({
+                "langgraph_node": info.node,
+                "langgraph_step": info.step,
+                "task_id": info.task,
+                "thread_id": info.thread,
+                "run_id": info.run,
+            });
+            stream.send(StreamMode::Messages, info.step, || json!([piece, place]));
         }
     }
 

@@ -23,8 +23,9 @@ use crate::{
     attempts::{cached, failure, recover, try_task},
     child::Inside,
     graphs::RunnableGraph,
-    node::{Before, NodeFailure, OutputSink},
+    node::{Before, NodeFailure},
     run_task::{Attempt, Attempted, Stopped},
+    stream::{OutputSink, Stream, TaskEnd, task_ended},
 };
 
 /// How tasks are run.
@@ -42,11 +43,10 @@ impl Running {
     /// What the tasks of `state`, of a root graph, are run with first.
     pub(crate) fn first_attempt(&self, state: &ThreadState, tasks_max: usize) -> Attempt {
         Attempt {
+            stream: Stream::of(self.sink.as_ref(), state),
             number: self.attempt,
             timeout: self.timeout,
             cancel: self.cancel.clone(),
-            sink: self.sink.clone(),
-            path: Arc::from([]),
             offer: Arc::new(Mutex::new(state.offer.clone())),
             before: Before::default(),
             inside: Inside::root(tasks_max),
@@ -74,6 +74,7 @@ pub(crate) async fn run_all(
         let task = &state.task(id)?.task;
         match cached(graph, state, task).await {
             Some(result) => {
+                round.tell(task, &result, TaskEnd::Cached);
                 results.insert(id.clone(), result);
             }
             None => left.push(Box::pin(round.run(task))),
@@ -140,12 +141,20 @@ impl<'a> Round<'a> {
         attempted: Attempted,
         failure: Option<NodeFailure>,
     ) -> Result<TaskResult, Stopped> {
-        match failure {
-            None => Ok(attempted.result),
-            Some(failure) => {
-                let failed = (attempted, failure);
-                recover(self.graph, self.state, task, self.given, failed).await
-            }
+        self.tell(task, &attempted.result, TaskEnd::Ran);
+        let Some(failure) = failure else {
+            return Ok(attempted.result);
+        };
+        let failed = (attempted, failure);
+        let result = recover(self.graph, self.state, task, self.given, failed).await?;
+        self.tell(task, &result, TaskEnd::Ran);
+        Ok(result)
+    }
+
+    fn tell(&self, task: &Task, result: &TaskResult, end: TaskEnd) {
+        if !self.given.inside.went_to_parent(&task.id) {
+            let (stream, graph) = (&self.given.stream, self.graph.topology());
+            task_ended(stream, graph, self.state, task, result, end);
         }
     }
 }

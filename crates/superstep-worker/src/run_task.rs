@@ -8,8 +8,7 @@ use std::{num::NonZeroUsize, sync::Arc, task::Poll, time::Duration};
 
 use serde_json::Value;
 use superstep_graph::{
-    Horizon, NodeName, Task, input_of, output_from_update, route_handled, route_within,
-    start_writes,
+    Horizon, Task, input_of, output_from_update, route_handled, route_within, start_writes,
 };
 use superstep_protocol::{RunError, TaskResult, ThreadState};
 use tokio_util::sync::CancellationToken;
@@ -19,8 +18,9 @@ use crate::{
     compute::unknown_targets,
     error::{ERROR_CHARS_MAX, shortened},
     graphs::{NodeCode, RunnableGraph},
-    node::{Before, Node, NodeContext, NodeError, NodeReturn, Offer, OutputSink, TaskInfo},
+    node::{Before, Node, NodeContext, NodeError, NodeReturn, Offer, TaskInfo},
     panics::{Guarded, caught},
+    stream::Stream,
 };
 
 /// The longest name of a kind of errors.
@@ -32,9 +32,8 @@ pub(crate) struct Attempt {
     pub(crate) number: u64,
     pub(crate) timeout: Duration,
     pub(crate) cancel: CancellationToken,
-    pub(crate) sink: Option<Arc<dyn OutputSink>>,
-    /// The nodes whose subgraph the task belongs to, from the outside in.
-    pub(crate) path: Arc<[NodeName]>,
+    /// What the run tells, from the subgraph that the task belongs to.
+    pub(crate) stream: Stream,
     /// An answer without a question: the first task that asks takes it.
     pub(crate) offer: Offer,
     /// What the task did before.
@@ -219,7 +218,7 @@ impl Called<'_> {
             run: run.map_or_else(|| "".into(), |run| run.id.clone()),
             task: self.task.id.clone(),
             node: self.task.node.clone(),
-            path: Arc::clone(&self.attempt.path),
+            path: Arc::clone(self.attempt.stream.path()),
             step: horizon.step,
             attempt: self.attempt.number,
             config: Arc::new(run.map(|run| run.config.clone()).unwrap_or_default()),
@@ -233,7 +232,7 @@ impl Called<'_> {
             answers,
             self.attempt.offer.clone(),
             self.attempt.cancel.clone(),
-            self.attempt.sink.clone(),
+            self.attempt.stream.clone(),
             self.attempt.before.clone(),
         )
     }

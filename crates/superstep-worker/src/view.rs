@@ -229,7 +229,7 @@ pub(crate) fn open_interrupts(state: &ThreadState) -> Vec<InterruptView> {
     interrupts(state.open_questions().map(|(_, question)| question))
 }
 
-fn interrupts<'a>(questions: impl Iterator<Item = &'a Question>) -> Vec<InterruptView> {
+pub(crate) fn interrupts<'a>(questions: impl Iterator<Item = &'a Question>) -> Vec<InterruptView> {
     questions
         .map(|question| InterruptView {
             id: question.id.clone(),
@@ -265,7 +265,7 @@ fn shown(state: &ThreadState, task: &TaskState) -> Vec<InterruptView> {
 }
 
 /// The open questions of a task, else those that it asked last.
-fn last_asked(task: &TaskState) -> impl Iterator<Item = &Question> {
+pub(crate) fn last_asked(task: &TaskState) -> impl Iterator<Item = &Question> {
     let open = task.open_questions().next().is_some();
     let last = task
         .questions
@@ -282,7 +282,7 @@ fn last_asked(task: &TaskState) -> impl Iterator<Item = &Question> {
 }
 
 /// What a finished task wrote. What an error handler wrote in its place is not its own.
-fn finished(task: &TaskState) -> Option<Map<String, Value>> {
+pub(crate) fn finished(task: &TaskState) -> Option<Map<String, Value>> {
     match &task.progress {
         Progress::Finished {
             writes,
@@ -302,7 +302,7 @@ fn result(writes: &[superstep_graph::Write]) -> Map<String, Value> {
 }
 
 /// A written value as the node returned it.
-fn written(value: &WriteValue) -> Value {
+pub(crate) fn written(value: &WriteValue) -> Value {
     match value {
         WriteValue::Set(value) => value.clone(),
         WriteValue::Overwrite(value) => json!({"__overwrite__": value}),

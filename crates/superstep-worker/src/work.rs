@@ -21,9 +21,9 @@ use crate::{
     effects::{Effects, Publish},
     engine::{Engine, Worked},
     error::{Error, ErrorKind, chain},
-    node::OutputSink,
     rounds::Running,
     settings::WorkerSettings,
+    stream::OutputSink,
     threads::Thread,
 };
 

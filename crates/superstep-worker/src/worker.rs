@@ -8,8 +8,8 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use serde_json::Value;
 use superstep_checkpoint::ThreadLog;
+use superstep_graph::NodeName;
 use superstep_protocol::{Dispatch, Head, RunId, ThreadId};
 use superstep_queue::{Acker, Consumer, Delivery, DeliveryBody, Queue, subject::Subjects};
 use superstep_wire::{Output, encode};
@@ -28,10 +28,10 @@ use crate::{
     engine::Engine,
     error::{Error, ErrorKind, chain},
     graphs::Graphs,
-    node::{OutputSink, TaskInfo},
     panics::message_of,
     registry::Registry,
     settings::WorkerSettings,
+    stream::{OutputSink, StreamEvent},
     threads::Threads,
     work::{Done, Holding, Works},
 };
@@ -541,24 +541,25 @@ async fn pay_owed(effects: Effects, shutdown: CancellationToken) {
     }
 }
 
-/// Sends what nodes emit to the queue's live output.
+/// Sends what runs tell to the queue's live output.
 struct QueueSink {
     sender: mpsc::Sender<(ThreadId, RunId, Bytes)>,
 }
 
 impl OutputSink for QueueSink {
-    fn emit(&self, info: &TaskInfo, data: Value) {
+    fn emit(&self, thread: &ThreadId, run: &RunId, event: StreamEvent) {
+        let path: Vec<&str> = event.path.iter().map(NodeName::as_str).collect();
         let body = encode::body(&Output {
-            thread_id: info.thread.to_string(),
-            run_id: info.run.to_string(),
-            mode: "custom".to_owned(),
-            step: i32::try_from(info.step).unwrap_or(i32::MAX),
-            checkpoint_ns: String::new(),
-            data,
+            thread_id: thread.to_string(),
+            run_id: run.to_string(),
+            mode: event.mode.as_str().to_owned(),
+            step: i32::try_from(event.step).unwrap_or(i32::MAX),
+            checkpoint_ns: path.join("|"),
+            data: event.data,
         });
-        let message = (info.thread.clone(), info.run.clone(), Bytes::from(body));
+        let message = (thread.clone(), run.clone(), Bytes::from(body));
         if self.sender.try_send(message).is_err() {
-            debug!(thread_id = %info.thread, "live output was dropped: its queue is full");
+            debug!(thread_id = %thread, "live output was dropped: its queue is full");
         }
     }
 }

@@ -184,7 +184,7 @@ impl EmbeddedBuilder {
         self
     }
 
-    /// Sends what nodes `emit` to `sink`.
+    /// Sends what runs tell to `sink`: what nodes `emit`, and whatever else a run asks for.
     pub fn output(mut self, sink: impl OutputSink + 'static) -> Self {
         self.sink = Some(Arc::new(sink));
         self

@@ -53,6 +53,7 @@ mod route;
 mod run;
 mod send;
 mod state;
+mod stream;
 mod thread;
 mod writes;
 
@@ -68,18 +69,20 @@ pub use run::RunOutput;
 pub use schemars;
 pub use send::Send;
 pub use state::{IntoInput, State, StateError};
+pub use stream::RunStream;
 pub use superstep_graph::{
     Breakpoints, ChannelKind as Channel, END, Graph as Topology, InterruptId, NodeName, NodeSpec,
     Reducer, START, TaskId, Warning,
 };
 pub use superstep_macros::State;
 pub use superstep_protocol::{
-    Durability, GraphId, Profile, Refusal, RunError, RunId, RunStatus, ThreadId, ThreadStatus,
-    Update,
+    Durability, GraphId, Profile, Refusal, RunError, RunId, RunStatus, StreamMode, Streams,
+    ThreadId, ThreadStatus, Update,
 };
 pub use superstep_worker::{
     CachePolicy, CheckpointView, Checkpointer, ErrorKind, Graphs, Interrupt, InterruptView, Limits,
     MemoryCache, NodeCache, NodeContext as Context, NodeError, NodeFailure, NodeReturn, OutputSink,
-    RetryPolicy, RunOptions, RunnableGraph, StateView, TaskInfo, TaskView, WorkerSettings,
+    RetryPolicy, RunOptions, RunnableGraph, StateView, StreamEvent, TaskInfo, TaskView,
+    WorkerSettings,
 };
 pub use thread::Thread;

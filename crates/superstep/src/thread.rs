@@ -3,14 +3,18 @@
 //! A handle holds no state; each call reads and writes the store. What a call may do is decided
 //! by the protocol, whose refusals come back as errors with their kind.
 
+use std::future::Future;
+
 use serde::Serialize;
 use serde_json::Value;
-use superstep_protocol::{Answers, GraphId, GraphName, Refusal, ThreadId, ThreadStatus, Update};
+use superstep_protocol::{
+    Answers, GraphId, GraphName, Refusal, StreamMode, Streams, ThreadId, ThreadStatus, Update,
+};
 use superstep_worker::{CheckpointView, Local, RunOptions, StateView, UpdateOptions, answers};
 
 use crate::{
     InterruptId, NodeName, command::RunCommand, embedded::Embedded, error::Error,
-    inner::WaitingSubgraph, run::RunOutput, state::IntoInput,
+    inner::WaitingSubgraph, run::RunOutput, state::IntoInput, stream::RunStream,
 };
 
 /// A thread: one durable line of execution.
@@ -101,12 +105,92 @@ impl Thread {
         options: RunOptions,
     ) -> Result<RunOutput, Error> {
         let input = input.into_input()?;
-        self.start(input, options).await
+        self.start(self.app.local(), input, options).await
     }
 
-    async fn start(&self, input: Value, options: RunOptions) -> Result<RunOutput, Error> {
+    /// As [`invoke`](Self::invoke), event by event: those of `modes`, of the graph itself.
+    pub fn stream(
+        &self,
+        input: impl IntoInput,
+        modes: impl IntoIterator<Item = StreamMode>,
+    ) -> RunStream {
+        let options = RunOptions {
+            streams: Streams::of(modes),
+            ..RunOptions::default()
+        };
+        self.stream_with(input, options)
+    }
+
+    /// As [`invoke_with`](Self::invoke_with), event by event: those that the options ask for.
+    pub fn stream_with(&self, input: impl IntoInput, options: RunOptions) -> RunStream {
+        let input = input.into_input();
+        self.followed(options, move |thread, local, options| async move {
+            thread.start(&local, input?, options).await
+        })
+    }
+
+    /// As [`command_with`](Self::command_with), event by event: those that the options ask for.
+    ///
+    /// ```
+    /// # use superstep::{Context, Embedded, Graph, NodeError, START, State};
+    /// # #[derive(Clone, Default, State)]
+    /// # struct Mail { status: String }
+    /// # async fn ask(_: Mail, ctx: Context) -> Result<MailUpdate, NodeError> {
+    /// #     Ok(Mail::update().status(ctx.interrupt::<String>("send it?").await?))
+    /// # }
+    /// # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let graph = Graph::<Mail>::builder("mail").node("ask", ask).edge(START, "ask").build()?;
+    /// # let app = Embedded::memory().graph(graph).build().await?;
+    /// # let thread = app.thread("1");
+    /// use superstep::{RunCommand, RunOptions, StreamMode, Streams};
+    ///
+    /// let _ = thread.invoke(Mail::update()).await?;
+    /// let options = RunOptions {
+    ///     streams: Streams::of([StreamMode::Values]).with_subgraphs(),
+    ///     ..RunOptions::default()
+    /// };
+    /// let mut events = thread.stream_command(RunCommand::new().resume("sent"), options);
+    /// let mut last = None;
+    /// while let Some(event) = events.next().await {
+    ///     last = Some(event.data["status"].clone());
+    /// }
+    /// assert_eq!(last.unwrap(), "sent");
+    /// # Ok(())
+    /// # }
+    /// # tokio::runtime::Runtime::new().unwrap().block_on(run()).unwrap();
+    /// ```
+    pub fn stream_command(&self, command: RunCommand, options: RunOptions) -> RunStream {
+        self.followed(options, move |thread, local, options| async move {
+            thread.go_on(&local, command, options).await
+        })
+    }
+
+    fn followed<F>(
+        &self,
+        options: RunOptions,
+        begin: impl FnOnce(Self, Local, RunOptions) -> F,
+    ) -> RunStream
+    where
+        F: Future<Output = Result<RunOutput, Error>> + Send + 'static,
+    {
+        let local = self.app.local().clone();
+        let run = options.run.clone().unwrap_or_else(|| local.new_run());
+        let options = RunOptions {
+            run: Some(run.clone()),
+            ..options
+        };
+        RunStream::new(run, |sink| {
+            begin(self.clone(), local.with_output(sink), options)
+        })
+    }
+
+    async fn start(
+        &self,
+        local: &Local,
+        input: Value,
+        options: RunOptions,
+    ) -> Result<RunOutput, Error> {
         let graph = self.which_graph().await?;
-        let local = self.app.local();
         let options = self.placed(options);
         let output = Box::pin(local.invoke(&graph, &self.id, input, options)).await?;
         Ok(output.into())
@@ -136,11 +220,19 @@ impl Thread {
         command: RunCommand,
         options: RunOptions,
     ) -> Result<RunOutput, Error> {
+        self.go_on(self.app.local(), command, options).await
+    }
+
+    async fn go_on(
+        &self,
+        local: &Local,
+        command: RunCommand,
+        options: RunOptions,
+    ) -> Result<RunOutput, Error> {
         let go_on = command.into_go_on()?;
         let options = self.placed(options);
         // LangGraph takes a command on a thread that is not there yet; its graph has to be known.
         let graph = self.which_graph().await.ok();
-        let local = self.app.local();
         let output = Box::pin(local.go_on(graph.as_ref(), &self.id, go_on, options)).await?;
         Ok(output.into())
     }

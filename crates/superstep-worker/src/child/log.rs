@@ -72,6 +72,11 @@ impl Log {
         self.state.as_ref()
     }
 
+    /// The last record that this round added, and the state after it.
+    pub(super) fn last(&self) -> Option<(&Record, &ThreadState)> {
+        self.new.last().zip(self.state.as_ref())
+    }
+
     /// Whether this call has come as far as a checkpoint.
     pub(super) fn has_begun(&self) -> bool {
         self.begun

@@ -4,7 +4,7 @@
 
 use serde_json::{Map, Value};
 use superstep_graph::{Breakpoints, NodeName};
-use superstep_protocol::{Answers, Durability, Goto, RunError, RunId, RunStatus, Terms};
+use superstep_protocol::{Answers, Durability, Goto, RunError, RunId, RunStatus, Streams, Terms};
 
 use crate::view::InterruptView;
 
@@ -45,6 +45,8 @@ pub struct RunOptions {
     pub durability: Durability,
     /// The checkpoint to go on from, by its id; the last one otherwise.
     pub checkpoint: Option<String>,
+    /// What it sends while it runs; otherwise what its nodes emit.
+    pub streams: Streams,
 }
 
 impl RunOptions {
@@ -53,6 +55,7 @@ impl RunOptions {
             interrupt_before: self.interrupt_before.clone(),
             interrupt_after: self.interrupt_after.clone(),
             durability: self.durability,
+            streams: self.streams.clone(),
         }
     }
 }

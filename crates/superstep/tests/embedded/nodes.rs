@@ -7,8 +7,8 @@ use std::{
 
 use serde_json::{Map, Value, json};
 use superstep::{
-    Channel, Command, Context, END, Embedded, Graph, NodeError, OutputSink, Reducer, RunOptions,
-    RunStatus, START, Send, TaskInfo, WorkerSettings,
+    Channel, Command, Context, END, Embedded, Graph, NodeError, OutputSink, Reducer, RunId,
+    RunOptions, RunStatus, START, Send, StreamEvent, ThreadId, WorkerSettings,
 };
 
 use crate::{app, in_time};
@@ -153,9 +153,9 @@ async fn the_key_of_a_task_is_the_same_on_every_run_of_it() {
 struct Recorded(Arc<Mutex<Vec<(String, Value)>>>);
 
 impl OutputSink for Recorded {
-    fn emit(&self, info: &TaskInfo, data: Value) {
+    fn emit(&self, thread: &ThreadId, run: &RunId, event: StreamEvent) {
         let mut all = self.0.lock().unwrap();
-        all.push((format!("{}/{}", info.thread, info.node), data));
+        all.push((format!("{thread}/{run}/{}", event.step), event.data));
     }
 }
 
@@ -186,7 +186,7 @@ async fn a_node_knows_its_place_and_tells() {
     let expected = json!(["t", "r", "tell", 1, 1, "ada", null, false]);
     assert_eq!(run.values["log"], expected);
     let told = told.lock().unwrap();
-    assert_eq!(*told, [("t/tell".to_owned(), json!({"progress": 0.5}))]);
+    assert_eq!(*told, [("t/r/1".to_owned(), json!({"progress": 0.5}))]);
 }
 
 #[tokio::test]

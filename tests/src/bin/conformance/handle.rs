@@ -8,7 +8,8 @@
 
 use serde_json::Value;
 use superstep::{
-    CheckpointView, RunCommand, RunOptions, RunOutput, StateView, Thread, Update, WaitingSubgraph,
+    CheckpointView, RunCommand, RunOptions, RunOutput, RunStream, StateView, StreamEvent, Thread,
+    Update, WaitingSubgraph,
 };
 use superstep_graph::Target;
 
@@ -44,15 +45,20 @@ pub(crate) enum Declined {
 }
 
 impl Handle {
-    /// Starts a run and waits for its end; null goes on with what is left.
+    /// Starts a run and waits for its end; null goes on with what is left. What the run tells on
+    /// the way is added to `events`.
     pub(crate) async fn invoke_with(
         &self,
         input: Value,
         options: RunOptions,
+        events: &mut Vec<StreamEvent>,
     ) -> Result<RunOutput, Declined> {
         match self {
-            Self::Embedded(thread) => Ok(thread.invoke_with(input, options).await?),
-            Self::Cluster(thread) => thread.invoke_with(input, options).await,
+            Self::Embedded(thread) => follow(thread.stream_with(input, options), events).await,
+            Self::Cluster(thread) => {
+                no_streams(&options)?;
+                thread.invoke_with(input, options).await
+            }
         }
     }
 
@@ -64,11 +70,13 @@ impl Handle {
         }
     }
 
-    /// Goes on as the command says and waits for the run's end.
+    /// Goes on as the command says and waits for the run's end; `events` are as for
+    /// [`invoke_with`](Self::invoke_with).
     pub(crate) async fn command_with(
         &self,
         command: Commanded,
         options: RunOptions,
+        events: &mut Vec<StreamEvent>,
     ) -> Result<RunOutput, Declined> {
         match self {
             Self::Embedded(thread) => {
@@ -90,9 +98,12 @@ impl Handle {
                         }
                     };
                 }
-                Ok(thread.command_with(command, options).await?)
+                follow(thread.stream_command(command, options), events).await
             }
-            Self::Cluster(thread) => thread.command_with(command, options).await,
+            Self::Cluster(thread) => {
+                no_streams(&options)?;
+                thread.command_with(command, options).await
+            }
         }
     }
 
@@ -159,6 +170,23 @@ impl Handle {
             }
         }
     }
+}
+
+async fn follow(
+    mut stream: RunStream,
+    events: &mut Vec<StreamEvent>,
+) -> Result<RunOutput, Declined> {
+    while let Some(event) = stream.next().await {
+        events.push(event);
+    }
+    Ok(stream.output().await?)
+}
+
+fn no_streams(options: &RunOptions) -> Result<(), Unsupported> {
+    if options.streams.modes.is_empty() {
+        return Ok(());
+    }
+    Err(Unsupported::new("stream modes on the cluster"))
 }
 
 impl Declined {

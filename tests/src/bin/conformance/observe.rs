@@ -6,7 +6,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value, json};
-use superstep::{CheckpointView, InterruptView, RunError, RunOutput, StateView, TaskView};
+use superstep::{
+    CheckpointView, InterruptView, RunError, RunOutput, StateView, StreamEvent, StreamMode,
+    TaskView,
+};
 
 use crate::{
     case::{Case, GraphSpec},
@@ -84,6 +87,76 @@ pub(crate) fn run(output: &RunOutput, classes: &Classes) -> Value {
         result.insert("__interrupt__".to_owned(), interrupts(&output.interrupts));
     }
     json!({"result": result})
+}
+
+/// A run's end as one sees it who followed its events: those, and its error if it failed.
+pub(crate) fn followed(end: Value, events: &[StreamEvent], classes: &Classes) -> Value {
+    let events: Vec<Value> = events.iter().map(|told| event(told, classes)).collect();
+    let mut seen = json!({"events": events});
+    if let Some(error) = end.get("error") {
+        seen["error"] = error.clone();
+    }
+    seen
+}
+
+fn event(told: &StreamEvent, classes: &Classes) -> Value {
+    let mut data = told.data.clone();
+    match told.mode {
+        StreamMode::Tasks => task_event(&mut data, classes),
+        StreamMode::Checkpoints => checkpoint_event(&mut data, classes),
+        StreamMode::Debug if data["type"] == "checkpoint" => {
+            checkpoint_event(&mut data["payload"], classes);
+        }
+        StreamMode::Debug => task_event(&mut data["payload"], classes),
+        StreamMode::Updates => {
+            for update in data.as_object_mut().into_iter().flat_map(Map::values_mut) {
+                plain_update(update);
+            }
+        }
+        _ => {}
+    }
+    let mut seen = json!({"step": told.step, "mode": told.mode, "data": data});
+    if !told.path.is_empty() {
+        seen["ns"] = json!(*told.path);
+    }
+    seen
+}
+
+/// What a task event has beside the format: ids, and more of an error.
+fn task_event(data: &mut Value, classes: &Classes) {
+    if let Some(data) = data.as_object_mut() {
+        data.remove("id");
+        if let Some(told) = data.get_mut("error") {
+            plain_error(told, classes);
+        }
+        if let Some(Value::Object(written)) = data.get_mut("result") {
+            *written = result(written);
+        }
+    }
+}
+
+fn checkpoint_event(data: &mut Value, classes: &Classes) {
+    if let Some(data) = data.as_object_mut() {
+        data.remove("checkpoint_id");
+    }
+    for task in data["tasks"].as_array_mut().into_iter().flatten() {
+        task_event(task, classes);
+    }
+}
+
+fn plain_error(told: &mut Value, classes: &Classes) {
+    if let Ok(failed) = serde_json::from_value::<RunError>(told.clone()) {
+        *told = error(&failed, classes);
+    }
+}
+
+/// An update, or a list of them, with overwrites as the format has them.
+fn plain_update(update: &mut Value) {
+    match update {
+        Value::Object(written) => *written = result(written),
+        Value::Array(updates) => updates.iter_mut().for_each(plain_update),
+        _ => {}
+    }
 }
 
 /// The snapshot of a thread that is not there.

@@ -6,7 +6,9 @@
 //! observations is left to `observe`, the meaning of ids to `compare`.
 
 use serde_json::{Map, Value, json};
-use superstep::{CheckpointView, RunOptions, StateView, Update, WaitingSubgraph};
+use superstep::{
+    CheckpointView, RunOptions, StateView, StreamMode, Streams, Update, WaitingSubgraph,
+};
 use superstep_graph::Target;
 
 use crate::{
@@ -177,14 +179,18 @@ impl<'a> Session<'a> {
             Begin::Input(input) => input.is_null(),
             Begin::Command(command) => *command == Commanded::default(),
         };
+        let mut events = Vec::new();
         let ended = match begin {
-            Begin::Input(input) => thread.invoke_with(input, options).await,
-            Begin::Command(command) => thread.command_with(command, options).await,
+            Begin::Input(input) => thread.invoke_with(input, options, &mut events).await,
+            Begin::Command(command) => thread.command_with(command, options, &mut events).await,
         };
         let mut seen = match ended {
             Ok(output) => observe::run(&output, self.classes),
             Err(declined) => json!({"error": error_of(declined, was_empty)?}),
         };
+        if op.stream.is_some() {
+            seen = observe::followed(seen, &events, self.classes);
+        }
         seen["ran"] = Value::Array(self.recorder.take_ran());
         Ok(seen)
     }
@@ -252,10 +258,16 @@ async fn checkpoint_at(thread: &Handle, at: i64) -> Result<String, Fault> {
 
 /// The options of a run.
 fn options(op: &Op) -> Result<RunOptions, Unsupported> {
-    if op.stream.is_some() || op.stream_subgraphs {
-        return Err(Unsupported::new("stream modes"));
-    }
+    let mode = |word: &String| {
+        let unknown = || Unsupported(format!("the stream mode `{word}`"));
+        StreamMode::of(word).ok_or_else(unknown)
+    };
+    let modes = op.stream.iter().flatten().map(mode);
     Ok(RunOptions {
+        streams: Streams {
+            modes: modes.collect::<Result<_, _>>()?,
+            subgraphs: op.stream_subgraphs,
+        },
         recursion_limit: op.recursion_limit,
         interrupt_before: breakpoints(&op.interrupt_before),
         interrupt_after: breakpoints(&op.interrupt_after),
