@@ -72,6 +72,12 @@ pub enum InvalidUpdate {
     /// A state update names no node, and several ran last.
     #[error("it is not clear which node the update is from; name one with `as_node`")]
     AmbiguousNode,
+    /// What commands said of the checkpoint cannot be applied.
+    #[error("a command spoiled the checkpoint: {reason}; go on with new input, or from another")]
+    Spoiled {
+        /// Why not.
+        reason: String,
+    },
     /// A packet was sent to the end.
     #[error("a send cannot go to `__end__`; send to a node, or return no send")]
     SendToEnd,

@@ -28,7 +28,8 @@ pub use ids::{
     ChannelName, END, InterruptId, Lineage, Namespace, NodeName, SENDS, START, TaskId, digest,
 };
 pub use outside::{
-    NodeUpdate, Updates, amend, clear, command_input, start_writes, take_input, update_state,
+    NodeUpdate, Updates, amend, clear, command_input, may_be_amended, start_writes, take_input,
+    update_state,
 };
 pub use plan::{Horizon, Planned, input_of, listing_order, plan, read_output, read_state};
 pub use route::{Routed, UnknownTargets, output_from_update, route, route_handled, route_within};

@@ -231,6 +231,31 @@ pub fn amend(
     Ok(delta)
 }
 
+/// Whether updates from commands can be applied to the checkpoint together.
+///
+/// # Errors
+/// As [`amend`].
+pub fn may_be_amended(
+    graph: &Graph,
+    checkpoint: &Checkpoint,
+    updates: impl IntoIterator<Item = Value>,
+    unknown: UnknownTargets,
+) -> Result<(), RouteError> {
+    let mut writes = Vec::new();
+    for update in updates {
+        writes.extend(command_writes(graph, update, Vec::new(), unknown)?);
+    }
+    let (source, path) = (NodeName::new(""), TaskPath::Pull);
+    let command = [Contribution {
+        node: &source,
+        path: &path,
+        triggers: &[],
+        writes: &writes,
+    }];
+    apply_step(graph, checkpoint, &command, Step::Same)?;
+    Ok(())
+}
+
 /// What is pending is done as far as it is, and nothing comes of the rest.
 ///
 /// # Errors

@@ -96,6 +96,8 @@ pub fn fold(
                 closed: Vec::new(),
                 deleted: false,
                 offer: None,
+                commanded: Vec::new(),
+                spoiled: None,
                 amended: false,
                 dropped: Vec::new(),
                 kept: std::collections::BTreeMap::new(),
@@ -265,8 +267,15 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             close(state, *closes);
         }
         RecordBody::Declined {
-            closes, command, ..
+            closes,
+            command,
+            refusal,
+            spoils,
+            ..
         } => {
+            if *spoils {
+                state.spoiled = Some(refusal.to_string());
+            }
             // It changed nothing, so it leaves no trace in the lineage either.
             if state.waits_for(*closes) && state.applied.last() == Some(&command.id) {
                 state.applied.pop();
@@ -318,6 +327,9 @@ fn amend(state: &mut ThreadState, record: &Record, amended: &Amended) {
         forget_untracked(state);
         if asked.again {
             begin_again(state);
+        }
+        if state.profile == Profile::Langgraph && !asked.update.is_null() {
+            state.commanded.push(asked.update);
         }
         for (id, value) in &asked.answers {
             answer(state, record, &asked.command, id, value.clone());
@@ -372,6 +384,8 @@ fn commit(state: &mut ThreadState, record: &Record, committed: &Committed) {
     drop_rounds(state);
     state.offer = None;
     state.amended = false;
+    state.spoiled = None;
+    state.commanded.clear();
     state.dropped.clear();
     for (node, kept) in &committed.kept {
         state.kept.insert(node.clone(), kept.clone());

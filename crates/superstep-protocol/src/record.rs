@@ -537,6 +537,10 @@ pub enum RecordBody {
         command: CommandRef,
         /// Why not.
         refusal: Refusal,
+        /// Whether the checkpoint cannot be read or gone on from any more, as in LangGraph, which
+        /// keeps a command that cannot be applied.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        spoils: bool,
         /// Whether it was a resume; an update otherwise.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         resume: bool,

@@ -313,6 +313,14 @@ pub struct ThreadState {
         with = "superstep_graph::some"
     )]
     pub offer: Option<Value>,
+    /// The updates that commands made of the checkpoint since it was saved, in the `langgraph`
+    /// profile: they count as made at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub commanded: Vec<Value>,
+    /// Why the checkpoint cannot be read or gone on from, in the `langgraph` profile, until there
+    /// is another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub spoiled: Option<String>,
     /// Whether a command changed the checkpoint since it was saved.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub amended: bool,

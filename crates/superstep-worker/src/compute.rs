@@ -6,7 +6,7 @@
 use serde_json::Value;
 use superstep_graph::{
     Contribution, Delta, END, Graph, Lineage, Namespace, NodeName, Planned, START, Source, Task,
-    UnknownTargets, Write, amend, apply, clear, plan, take_input, update_state,
+    UnknownTargets, Write, amend, apply, clear, may_be_amended, plan, take_input, update_state,
 };
 use superstep_protocol::{
     AskedCommand, Profile, Progress, RunError, Stop, Superstep, Terms, ThreadState, Update, Updated,
@@ -287,11 +287,13 @@ pub(crate) fn command(
     let unknown = unknown_targets(state.profile);
     let goto = asked.goto.iter().cloned().map(Into::into).collect();
     let update = asked.update.clone();
+    let topology = graph.topology();
     let delta = reduced(|| {
-        Ok(
-            amend(graph.topology(), &state.checkpoint, update, goto, unknown)
-                .map_err(|error| shortened(error.to_string(), ERROR_CHARS_MAX)),
-        )
+        // LangGraph applies all that commands said of a checkpoint at once.
+        let together = state.commanded.iter().cloned().chain([update.clone()]);
+        let delta = may_be_amended(topology, &state.checkpoint, together, unknown)
+            .and_then(|()| amend(topology, &state.checkpoint, update, goto, unknown));
+        Ok(delta.map_err(|error| shortened(error.to_string(), ERROR_CHARS_MAX)))
     });
     let delta = delta.map_err(|error| error.message)??;
     let place = if copies {

@@ -416,6 +416,7 @@ fn too_large(
             refusal: Refusal::InvalidUpdate {
                 reason: error.message,
             },
+            spoils: false,
             resume: false,
         };
     }

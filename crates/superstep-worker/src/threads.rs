@@ -9,8 +9,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bytes::Bytes;
 use superstep_checkpoint::{Append, Appended, ErrorKind, StoredRecord, ThreadLog};
 use superstep_protocol::{
-    Base, CommandId, Head, Record, RecordBody, RunError, ThreadId, ThreadState, UnixMillis,
-    checkpoint_id, fold, version_of_checkpoint,
+    Base, CommandId, Head, Record, RecordBody, Refusal, RunError, ThreadId, ThreadState,
+    UnixMillis, checkpoint_id, fold, version_of_checkpoint,
 };
 use superstep_wire::record::{self, Decoded};
 use tracing::debug;
@@ -440,17 +440,22 @@ impl Threads {
         graphs: &Graphs,
     ) -> Result<Vec<CheckpointView>, Error> {
         let mut views: Vec<CheckpointView> = Vec::new();
+        let mut spoiled = None;
         self.replay(
             thread,
             before,
             |record, before, state| {
                 let graph = graphs.get(&state.graph).map(|graph| graph.topology());
                 CheckpointView::observe(&mut views, record, before, state, graph);
+                spoiled.clone_from(&state.spoiled);
             },
             limit,
             None,
         )
         .await?;
+        if let Some(reason) = spoiled {
+            return Err(Error::Refused(Refusal::InvalidUpdate { reason }));
+        }
         views.reverse();
         views.truncate(limit);
         Ok(views)

@@ -325,6 +325,10 @@ pub(crate) fn so_far<'a>(
     graph: &Graph,
     added: bool,
 ) -> Result<Cow<'a, Checkpoint>, InvalidUpdate> {
+    if let Some(reason) = &state.spoiled {
+        let reason = reason.clone();
+        return Err(InvalidUpdate::Spoiled { reason });
+    }
     let parked: Vec<Contribution<'_>> = state
         .tasks
         .iter()

@@ -21,6 +21,9 @@ pub(super) fn resume(state: &ThreadState, resume: &Resume, now: UnixMillis) -> V
         // What the graph decides may give the question up; what it leaves open decides.
         return Verdict::Wait;
     }
+    if let Some(refusal) = command::spoiled(state) {
+        return Verdict::Refuse(refusal);
+    }
     let bound = match bind(state, resume) {
         Ok(bound) => bound,
         Err(refusal) => return Verdict::Refuse(refusal),

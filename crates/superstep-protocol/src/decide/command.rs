@@ -127,6 +127,12 @@ pub(super) fn busy(state: &ThreadState) -> Refusal {
     }
 }
 
+/// Why nothing goes on from the last checkpoint, if that is so.
+pub(super) fn spoiled(state: &ThreadState) -> Option<Refusal> {
+    let reason = state.spoiled.clone()?;
+    Some(Refusal::InvalidUpdate { reason })
+}
+
 /// Whether an update or command waits for a worker of the graph to apply it.
 pub(super) fn graph_decides(state: &ThreadState) -> bool {
     let asked = state.decision.as_ref().map(|decision| &decision.asked);
@@ -179,6 +185,9 @@ pub(super) fn retry(
 ) -> Verdict {
     if state.is_busy() {
         return Verdict::Refuse(busy(state));
+    }
+    if let Some(refusal) = spoiled(state) {
+        return Verdict::Refuse(refusal);
     }
     let tasks: Vec<TaskId> = state
         .tasks

@@ -11,8 +11,8 @@ use super::{Nothing, Stop, Superstep, Updated, Verdict, answer};
 use crate::{
     ids::Dispatch,
     record::{
-        Amended, CommandRef, Committed, Parked, Record, RecordBody, RunError, TaskResult, Then,
-        Trace, TracedWrite,
+        Amended, CommandRef, Committed, Parked, Profile, Record, RecordBody, RunError, TaskResult,
+        Then, Trace, TracedWrite,
     },
     refusal::Refusal,
     state::{Asked, Progress, TaskState, ThreadState, is_internal},
@@ -270,7 +270,8 @@ pub(super) fn command_applied(
     let superstep = match superstep {
         Ok(superstep) => superstep,
         Err(reason) => {
-            return Verdict::Append(declined(dispatch, &asked.command, reason, true));
+            let spoils = decision.at.is_none() && state.profile == Profile::Langgraph;
+            return Verdict::Append(declined(dispatch, &asked.command, reason, Some(spoils)));
         }
     };
     if decision.at.is_some() {
@@ -315,14 +316,20 @@ pub(super) fn child_updated(
     })
 }
 
-fn declined(closes: Dispatch, command: &CommandRef, reason: &str, resume: bool) -> RecordBody {
+fn declined(
+    closes: Dispatch,
+    command: &CommandRef,
+    reason: &str,
+    resume: Option<bool>,
+) -> RecordBody {
     RecordBody::Declined {
         closes,
         command: command.clone(),
         refusal: Refusal::InvalidUpdate {
             reason: reason.to_owned(),
         },
-        resume,
+        spoils: resume == Some(true),
+        resume: resume.is_some(),
     }
 }
 
@@ -339,7 +346,7 @@ pub(super) fn update_applied(
     };
     let updated = match updated {
         Ok(updated) => updated,
-        Err(reason) => return Verdict::Append(declined(dispatch, command, reason, false)),
+        Err(reason) => return Verdict::Append(declined(dispatch, command, reason, None)),
     };
     let superstep = &updated.superstep;
     let traces = updated

@@ -180,6 +180,7 @@ fn records() -> Vec<Record> {
             refusal: Refusal::InvalidUpdate {
                 reason: "no such channel".to_owned(),
             },
+            spoils: false,
             resume: false,
         },
         RecordBody::Cancelled {

@@ -236,7 +236,10 @@ impl<'a> Session<'a> {
                     .await
             }
         };
-        let views = views.map_err(Declined::into_fault)?;
+        let views = match views {
+            Ok(views) => views,
+            Err(declined) => return Ok(json!({"error": error_of(declined, false)?})),
+        };
         Ok(observe::history(&views, self.classes, &self.unsure))
     }
 }
