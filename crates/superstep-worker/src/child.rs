@@ -23,8 +23,8 @@ use std::{
 use serde_json::Value;
 use superstep_graph::{Command, InterruptId, NodeName, NodeOutput, Task, TaskId, Write};
 use superstep_protocol::{
-    Answers, Asked, CommandId, Event, Profile, Raised, Record, Refusal, Resume, RunError,
-    RunStatus, Start, TaskResult, Terms, ThreadState,
+    Answers, Asked, CommandId, Event, GraphId, Profile, Raised, Record, Refusal, Resume, RunError,
+    RunStatus, Start, TaskResult, TaskState, Terms, ThreadState,
 };
 
 use self::{log::Log, look::child_task};
@@ -186,7 +186,7 @@ pub(crate) fn call<'a>(
         let log = match Log::of(parent, &task.id, subgraph.checkpointer) {
             Ok(log) => log,
             Err(error) => {
-                let error = error_of(task, "CorruptSubgraph", error.to_string());
+                let error = error_of(task, "CorruptSubgraph", &error);
                 let child = Vec::new();
                 return Ok(Called::Failed { error, child });
             }
@@ -303,7 +303,11 @@ impl Call<'_> {
         Event::Start(Box::new(Start {
             command: self.log.command(command),
             run: self.log.run(),
-            graph: self.subgraph.graph.id().clone(),
+            // What is kept is kept for the node, whatever graph runs there by now.
+            graph: GraphId {
+                name: self.task.node.as_str().into(),
+                version: self.parent.graph.version.clone(),
+            },
             profile: self.parent.profile,
             input,
             recursion_limit: self.recursion_limit(),
@@ -319,7 +323,7 @@ impl Call<'_> {
     fn going_on(&self, state: &ThreadState) -> Event {
         let id = self.log.next_command();
         let task = self.parent.task(&self.task.id);
-        let mut answers = task.map(|task| task.answers_by_id()).unwrap_or_default();
+        let mut answers = task.map(TaskState::answers_by_id).unwrap_or_default();
         answers.retain(|id, _| state.open_questions().any(|(_, open)| open.id == *id));
         let command = self.log.command(id.clone());
         let run = self.log.run();
@@ -349,15 +353,12 @@ impl Call<'_> {
         let tasks_max = self.attempt.inside.tasks_max;
         if let Some(decision) = &state.decision {
             let dispatch = decision.dispatch;
-            return Ok(Ok(match &decision.asked {
-                Asked::Input { input } => {
-                    decisions::input_taken(graph, state, dispatch, input, tasks_max)
-                }
-                _ => {
-                    stream::round_begins(&self.attempt.stream, graph.topology(), state, dispatch);
-                    let results = BTreeMap::new();
-                    decisions::round_ended(graph, state, dispatch, &results, tasks_max)
-                }
+            return Ok(Ok(if let Asked::Input { input } = &decision.asked {
+                decisions::input_taken(graph, state, dispatch, input, tasks_max)
+            } else {
+                stream::round_begins(&self.attempt.stream, graph.topology(), state, dispatch);
+                let results = BTreeMap::new();
+                decisions::round_ended(graph, state, dispatch, &results, tasks_max)
             }));
         }
         let Some(dispatch) = state.rounds.keys().next().copied() else {
@@ -394,7 +395,7 @@ impl Call<'_> {
     }
 
     fn refused(&self, refusal: &Refusal) -> RunError {
-        error_of(self.task, "SubgraphRefused", refusal.to_string())
+        error_of(self.task, "SubgraphRefused", refusal)
     }
 
     /// Makes the result of what was done.
@@ -409,7 +410,8 @@ impl Call<'_> {
                     ..command
                 })
             }
-            Ended::Over => self.output(),
+            // A run that goes on shows what was there.
+            Ended::Over => self.output(true),
             Ended::Stopped => {
                 let state = self.log.state().expect("a run was begun");
                 let error = state.run.as_ref().and_then(|run| {
@@ -429,7 +431,8 @@ impl Call<'_> {
                     let child = self.log.into_new();
                     return Called::Waits { raised, child };
                 }
-                self.output()
+                let run = state.run.as_ref();
+                self.output(run.is_some_and(|run| run.shows))
             }
         };
         Called::Returned {
@@ -448,12 +451,8 @@ impl Call<'_> {
 
     /// All of the child's output channels, changed or not, unless its run had nothing to show.
     /// What is no channel of the parent is seen by paths only.
-    fn output(&self) -> NodeOutput {
-        let shown = self.log.state().filter(|state| {
-            let run = state.run.as_ref();
-            run.is_some_and(|run| run.shows)
-        });
-        let Some(state) = shown else {
+    fn output(&self, shows: bool) -> NodeOutput {
+        let Some(state) = self.log.state().filter(|_| shows) else {
             return NodeOutput::none();
         };
         let graph = self.subgraph.graph.topology();
@@ -489,13 +488,10 @@ fn raised(state: &ThreadState) -> Vec<Raised> {
     .collect()
 }
 
-fn error_of(task: &Task, kind: &str, message: String) -> RunError {
+fn error_of(task: &Task, kind: &str, why: &impl std::fmt::Display) -> RunError {
     RunError {
         kind: kind.to_owned(),
-        message: format!(
-            "the subgraph of node `{}` cannot go on: {message}",
-            task.node
-        ),
+        message: format!("the subgraph of node `{}` cannot go on: {why}", task.node),
         node: Some(task.node.clone()),
         task: Some(task.id.clone()),
     }

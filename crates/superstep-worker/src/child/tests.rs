@@ -199,10 +199,10 @@ async fn a_failure_inside_is_retried_inside() {
         .node("fails", move |_, _| {
             let first = tries.fetch_add(1, Ordering::Relaxed) == 0;
             async move {
-                match first {
-                    true => Err(NodeError::new("Told", "it was told to fail")),
-                    false => Ok(json!({"out": "well"})),
+                if first {
+                    return Err(NodeError::new("Told", "it was told to fail"));
                 }
+                Ok(json!({"out": "well"}))
             }
         })
         .chain(&["before", "fails"])
@@ -478,10 +478,10 @@ async fn a_waiting_subgraph_is_updated_and_goes_on() {
         assert!(refused.await.is_err());
         assert_eq!(world.state().await.open_questions().count(), 1);
     }
-    let updated = local.update_with(thread, None, updates("ask"), inside("sub"));
-    let updated = updated.await.unwrap();
-    assert_eq!(updated.values["out"], "patched");
-    assert_eq!(updated.next, ["after"]);
+    let patched = local.update_with(thread, None, updates("ask"), inside("sub"));
+    let patched = patched.await.unwrap();
+    assert_eq!(patched.values["out"], "patched");
+    assert_eq!(patched.next, ["after"]);
     let late = Answers::ById(BTreeMap::from([(
         stopped.interrupts[0].id.clone(),
         json!(1),

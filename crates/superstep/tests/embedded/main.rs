@@ -9,6 +9,7 @@ mod graphs;
 mod interrupts;
 mod nodes;
 mod states;
+mod subgraphs;
 mod threads;
 
 use std::{
