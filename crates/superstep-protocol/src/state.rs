@@ -210,16 +210,16 @@ impl TaskState {
             .filter(|question| question.answer.is_none())
     }
 
-    /// The answers by the question's index; `None` where there is none yet.
+    /// The answers to its own questions by index, not to those of its subgraph; `None` where there
+    /// is none yet.
     pub fn answers(&self) -> Vec<Option<Value>> {
-        let length = self
-            .questions
-            .iter()
-            .map(|q| q.index + 1)
-            .max()
-            .unwrap_or(0);
-        let mut answers = vec![None; length];
-        for question in &self.questions {
+        let is_own =
+            |question: &&Question| question.id == InterruptId::of(&self.task.id, question.index);
+        let mut answers = Vec::new();
+        for question in self.questions.iter().filter(is_own) {
+            if answers.len() <= question.index {
+                answers.resize(question.index + 1, None);
+            }
             answers[question.index] = question.answer.as_ref().map(|answer| answer.value.clone());
         }
         answers

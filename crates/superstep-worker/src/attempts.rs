@@ -42,11 +42,16 @@ pub(crate) async fn try_task(
     let attempted = loop {
         let attempted = Box::pin(attempt(graph, state, task, now.clone())).await?;
         made += 1;
-        let TaskResult::Failed { error, took, .. } = &attempted.result else {
+        let TaskResult::Failed {
+            error, took, child, ..
+        } = &attempted.result
+        else {
             break attempted;
         };
         now.number += 1;
         now.before.took.clone_from(took);
+        // What finished inside a subgraph does not run again.
+        now.before.child.clone_from(child);
         let seed = task.id.as_str();
         let pause = policy.and_then(|policy| policy.pause(made, &node_error(error), seed));
         let Some(pause) = pause else {

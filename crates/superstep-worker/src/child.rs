@@ -181,9 +181,11 @@ pub(crate) fn call<'a>(
     input: Value,
     attempt: &Attempt,
 ) -> Pin<Box<dyn Future<Output = Result<Called, Stopped>> + Send + 'a>> {
+    let before = &attempt.before.child;
+    let log = Log::after(parent, &task.id, subgraph.checkpointer, before);
     let attempt = attempt_inside(subgraph, parent, task, attempt);
     Box::pin(async move {
-        let log = match Log::of(parent, &task.id, subgraph.checkpointer) {
+        let log = match log {
             Ok(log) => log,
             Err(error) => {
                 let error = error_of(task, "CorruptSubgraph", &error);

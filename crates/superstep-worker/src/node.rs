@@ -19,7 +19,7 @@ use std::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use superstep_graph::{NodeName, NodeOutput, TaskId};
-use superstep_protocol::{Raised, RunId, StreamMode, ThreadId};
+use superstep_protocol::{Raised, Record, RunId, StreamMode, ThreadId};
 use tokio_util::sync::CancellationToken;
 
 use crate::stream::Stream;
@@ -155,6 +155,8 @@ pub(crate) struct Before {
     pub(crate) asked: usize,
     /// The questions of earlier attempts that took the answer which was offered, by index.
     pub(crate) took: Vec<(usize, Value)>,
+    /// What its subgraph did in earlier attempts.
+    pub(crate) child: Vec<Record>,
 }
 
 struct Shared {

@@ -37,6 +37,16 @@ impl Log {
         task: &TaskId,
         checkpointer: Checkpointer,
     ) -> Result<Self, FoldError> {
+        Self::after(parent, task, checkpointer, &[])
+    }
+
+    /// As [`of`](Self::of), with what earlier attempts added in this round.
+    pub(super) fn after(
+        parent: &ThreadState,
+        task: &TaskId,
+        checkpointer: Checkpointer,
+        attempts: &[Record],
+    ) -> Result<Self, FoldError> {
         let known = parent.task(task);
         let run = parent.run.as_ref();
         let mut log = Self {
@@ -57,6 +67,10 @@ impl Log {
         }
         for record in known.map_or(&[][..], |known| &known.child) {
             log.take(record)?;
+        }
+        for record in attempts {
+            log.take(record)?;
+            log.new.push(record.clone());
         }
         Ok(log)
     }

@@ -2,6 +2,7 @@
 //! call, commands to the parent, and that a round done again makes the same records.
 
 mod made;
+mod policies;
 
 use std::{
     collections::BTreeMap,
@@ -546,6 +547,8 @@ async fn a_round_done_again_makes_the_same_records() {
         sink: None,
         path: Arc::from([]),
         offer: Arc::default(),
+        before: Before::default(),
+        at_once: None,
         inside: Inside::root(100),
     };
     let task = state.tasks[0].task.clone();
