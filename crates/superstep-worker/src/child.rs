@@ -171,8 +171,8 @@ struct Call<'a> {
     log: Log,
 }
 
-/// Calls `subgraph` as `task` of `parent`, a state of `graph`, or goes on with the call, until the child ends or
-/// waits.
+/// Calls `subgraph` as `task` of `parent`, a state of `graph`, or goes on with the call, until the
+/// child ends or waits.
 pub(crate) fn call<'a>(
     graph: &'a RunnableGraph,
     subgraph: &'a Subgraph,

@@ -18,7 +18,7 @@ use superstep_protocol::{Answers, Profile};
 
 use self::made::{Made, Ran, World, asked};
 use super::*;
-use crate::{GoOn, NodeError, RunOptions, UpdateOptions};
+use crate::{GoOn, NodeError, RunOptions, UpdateOptions, stream::Stream};
 
 /// `before`, `ask`, `after` in a subgraph, and `last` in the thread's graph.
 fn review(ran: &Ran, profile: Profile) -> World {
@@ -544,8 +544,7 @@ async fn a_round_done_again_makes_the_same_records() {
         number: 1,
         timeout: std::time::Duration::from_secs(60),
         cancel: tokio_util::sync::CancellationToken::new(),
-        sink: None,
-        path: Arc::from([]),
+        stream: Stream::default(),
         offer: Arc::default(),
         before: Before::default(),
         at_once: None,
