@@ -157,3 +157,6 @@ impl Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
