@@ -89,8 +89,10 @@ pub(crate) fn delete_call(
         .extend([shard.watched(), shard.questions(), shard.due(), list]);
     call.keys.push(shard.open(thread));
     call.keys.push(shard.blob_index(thread));
-    let rounds = has.rounds.iter().map(|round| shard.results(thread, *round));
-    call.keys.extend(rounds);
+    for round in &has.rounds {
+        call.keys.push(shard.results(thread, *round));
+        call.keys.push(shard.progress(thread, *round));
+    }
     let blobs = has.blobs.iter().map(|id| shard.blob(thread, id));
     call.keys.extend(blobs);
 
@@ -245,6 +247,7 @@ impl<'a> Call<'a> {
         self.text("e").ttl(ENDED_ROUND_TTL).number(closed.len());
         for round in closed {
             self.keys.push(self.shard.results(self.thread, *round));
+            self.keys.push(self.shard.progress(self.thread, *round));
             self.text(&round_field(*round));
         }
     }

@@ -85,6 +85,11 @@ impl Shard {
         format!("{}r:{round}:{thread}", self.0)
     }
 
+    /// What the tasks of a round have done so far: one field an entry, its index, `:` and the task.
+    pub(crate) fn progress(&self, thread: &ThreadId, round: Dispatch) -> String {
+        format!("{}p:{round}:{thread}", self.0)
+    }
+
     /// The outcome of a command.
     pub(crate) fn outcome(&self, thread: &ThreadId, command: &CommandId) -> String {
         format!("{}o:{}:{thread}{command}", self.0, thread.as_str().len())
@@ -150,6 +155,7 @@ mod tests {
             shard.thread(&thread),
             shard.open(&thread),
             shard.results(&thread, "7-00c0ffee00c0ffee".parse().unwrap()),
+            shard.progress(&thread, "7-00c0ffee00c0ffee".parse().unwrap()),
             shard.outcome(&thread, &CommandId::new("c")),
             shard.blob(&thread, "b"),
             shard.blob_index(&thread),

@@ -13,8 +13,8 @@ use bytes::Bytes;
 use redis::Cmd;
 use superstep_checkpoint::{
     Append, Appended, BLOB_TTL, Due, Error, ErrorKind, Finding, InterruptQuery, InterruptRow,
-    Loaded, OUTCOME_TTL, Page, PutResult, Registration, StoredRecord, ThreadLog, ThreadQuery,
-    ThreadRow, Trimmed, Watched,
+    Loaded, OUTCOME_TTL, Page, PutProgress, PutResult, Registration, StoredRecord, ThreadLog,
+    ThreadQuery, ThreadRow, Trimmed, Watched,
 };
 use superstep_graph::TaskId;
 use superstep_protocol::{CommandId, Dispatch, GraphId, Head, ThreadId, UnixMillis};
@@ -252,6 +252,46 @@ impl ThreadLog for RedisLog {
             results.insert(TaskId::new(task.text()?), result.into());
         }
         Ok(results)
+    }
+
+    async fn put_progress(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        task: &TaskId,
+        index: u64,
+        entry: Bytes,
+    ) -> Result<PutProgress, Error> {
+        let shard = self.keys.shard(thread);
+        let keys = [shard.thread(thread), shard.progress(thread, round)];
+        let mut cmd = scripts::call(&scripts::PUT_PROGRESS, &keys);
+        cmd.arg(round_field(round))
+            .arg(format!("{index}:{task}"))
+            .arg(&*entry);
+        let [became, there] = self.ask("a put of progress", &cmd).await?.array()?;
+        match became.integer()? {
+            0 => Ok(PutProgress::Stored),
+            1 => Ok(PutProgress::Taken {
+                bytes: there.bytes()?.unwrap_or_default().into(),
+            }),
+            2 => Ok(PutProgress::RoundOver),
+            3 => Ok(PutProgress::UnknownThread),
+            _ => Err(corrupt("the answer to a put of progress")),
+        }
+    }
+
+    async fn progress(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        task: &TaskId,
+    ) -> Result<Vec<Bytes>, Error> {
+        let key = self.keys.shard(thread).progress(thread, round);
+        let mut cmd = scripts::call(&scripts::PROGRESS, &[key]);
+        cmd.arg(task.as_str());
+        let entries = self.ask("a read of progress", &cmd).await?.list()?;
+        let entry = |entry: Reply| Ok(Bytes::from(entry.bytes()?.unwrap_or_default()));
+        entries.into_iter().map(entry).collect()
     }
 
     async fn put_outcome(

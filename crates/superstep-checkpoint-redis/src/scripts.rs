@@ -28,6 +28,8 @@ scripts! {
     LOAD: "load.lua",
     HISTORY: "history.lua",
     PUT_RESULT: "put_result.lua",
+    PUT_PROGRESS: "put_progress.lua",
+    PROGRESS: "progress.lua",
     PUT_OUTCOME: "put_outcome.lua",
     PUT_BLOB: "put_blob.lua",
     UNWATCH: "unwatch.lua",

@@ -19,8 +19,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rusqlite::Connection;
 use superstep_checkpoint::{
-    Append, Appended, Due, Error, Finding, InterruptQuery, InterruptRow, Loaded, Page, PutResult,
-    Registration, StoredRecord, ThreadLog, ThreadQuery, ThreadRow, Trimmed, Watched,
+    Append, Appended, Due, Error, Finding, InterruptQuery, InterruptRow, Loaded, Page, PutProgress,
+    PutResult, Registration, StoredRecord, ThreadLog, ThreadQuery, ThreadRow, Trimmed, Watched,
 };
 use superstep_graph::TaskId;
 use superstep_protocol::{CommandId, Dispatch, GraphId, Head, ThreadId, UnixMillis};
@@ -134,6 +134,32 @@ impl ThreadLog for SqliteLog {
     ) -> Result<BTreeMap<TaskId, Bytes>, Error> {
         let thread = thread.clone();
         self.read(move |connection, now| maps::results(connection, &thread, round, now))
+            .await
+    }
+
+    async fn put_progress(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        task: &TaskId,
+        index: u64,
+        entry: Bytes,
+    ) -> Result<PutProgress, Error> {
+        let (thread, task) = (thread.clone(), task.clone());
+        self.write(move |connection, now| {
+            maps::put_progress(connection, &thread, round, (&task, index), &entry, now)
+        })
+        .await
+    }
+
+    async fn progress(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        task: &TaskId,
+    ) -> Result<Vec<Bytes>, Error> {
+        let (thread, task) = (thread.clone(), task.clone());
+        self.read(move |connection, now| maps::progress(connection, &thread, round, &task, now))
             .await
     }
 

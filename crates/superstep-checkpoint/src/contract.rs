@@ -28,12 +28,14 @@ mod list;
 mod maps;
 mod model;
 mod odd;
+mod progress;
 mod read;
 
 use std::sync::Arc;
 
 pub use self::{
-    append::*, clock::*, delete::*, index::*, list::*, maps::*, model::*, odd::*, read::*,
+    append::*, clock::*, delete::*, index::*, list::*, maps::*, model::*, odd::*, progress::*,
+    read::*,
 };
 use crate::ThreadLog;
 
@@ -99,6 +101,14 @@ macro_rules! contract_list {
             several_rounds_may_be_open_at_once
             racing_results_are_counted_once_each
             racing_results_of_one_task_store_one
+            progress_is_read_in_order_of_index
+            the_first_entry_of_an_index_stays
+            progress_belongs_to_its_task_and_round
+            progress_counts_as_no_result
+            progress_needs_an_open_round
+            progress_of_an_unknown_thread_is_refused
+            racing_entries_of_one_index_store_one
+            delete_removes_progress
             an_outcome_is_kept_if_absent
             outcomes_of_threads_do_not_mix
             racing_outcomes_keep_one
@@ -208,6 +218,7 @@ macro_rules! contract_clock_tests {
                 an_append_lifts_the_tombstones_time
                 results_of_an_ended_round_go_away_in_time
                 results_of_an_open_round_stay
+                progress_lives_as_long_as_results
                 outcomes_go_away_in_time
                 a_blob_without_a_record_goes_away_in_time
                 a_blob_of_a_record_stays

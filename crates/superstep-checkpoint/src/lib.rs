@@ -14,7 +14,8 @@ use std::time::Duration;
 pub use error::{Error, ErrorKind};
 pub use log::{
     Append, Appended, Due, Finding, IndexChange, InterruptQuery, InterruptRow, Loaded, Page,
-    PutResult, Registration, StoredRecord, ThreadLog, ThreadQuery, ThreadRow, Trimmed, Watched,
+    PutProgress, PutResult, Registration, StoredRecord, ThreadLog, ThreadQuery, ThreadRow, Trimmed,
+    Watched,
 };
 pub use memory::MemoryLog;
 pub use page::{Cursor, PAGE_ROWS_MAX, page_rows};

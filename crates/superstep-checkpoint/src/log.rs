@@ -3,8 +3,8 @@
 //! A thread is an append-only log of records with dense versions from 1. The one essential
 //! operation is [`ThreadLog::append`]: one atomic step that succeeds only if the head is
 //! exactly the one that the writer decided on, and that changes the indexes in the same step.
-//! Beside the log lie maps that are set-if-absent (task results by round, outcomes of
-//! commands, blobs). The log knows no rule of the protocol: records are bytes here.
+//! Beside the log lie maps that are set-if-absent (task results and progress by round, outcomes
+//! of commands, blobs). The log knows no rule of the protocol: records are bytes here.
 //!
 //! Every call is one round trip, or a bounded number of pages. None retries by itself a call
 //! whose effect is unknown, except `append`, which is safe to send again as it is: it answers
@@ -87,10 +87,10 @@ pub struct IndexChange {
     pub due_set: BTreeMap<String, UnixMillis>,
     /// Timers that this append removes. Unknown names are ignored.
     pub due_removed: Vec<String>,
-    /// Rounds that this append opens: results may be put for them from now on.
+    /// Rounds that this append opens: results and progress may be put for them from now on.
     pub rounds_opened: Vec<Dispatch>,
-    /// Rounds that this append ends: further puts are refused, and the results go away after
-    /// the log's retention of ended rounds.
+    /// Rounds that this append ends: further puts are refused, and their results and progress go
+    /// away after the log's retention of ended rounds.
     pub rounds_closed: Vec<Dispatch>,
 }
 
@@ -161,6 +161,24 @@ pub enum PutResult {
     Duplicate {
         /// The number of results of the round.
         count: u64,
+    },
+    /// The round is not, or no longer, among the thread's open ones; nothing was stored.
+    RoundOver,
+    /// There is no such thread; nothing was stored.
+    UnknownThread,
+}
+
+/// What became of an entry of a task's progress.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PutProgress {
+    /// Stored by this very call.
+    Stored,
+    /// The task already has an entry of that index in this round; it was not changed. Also the
+    /// answer to the same bytes put again: who puts cannot tell its own lost answer from another
+    /// worker on the same task, so it reads on from what is there.
+    Taken {
+        /// The entry that is there.
+        bytes: Bytes,
     },
     /// The round is not, or no longer, among the thread's open ones; nothing was stored.
     RoundOver,
@@ -349,6 +367,27 @@ pub trait ThreadLog: Send + Sync + 'static {
         round: Dispatch,
     ) -> Result<BTreeMap<TaskId, Bytes>, Error>;
 
+    /// Puts entry `index` of what `task` has done so far in its round, if absent and if the round
+    /// is open. A map of its own: the results of the round and their count are not touched. It
+    /// lives as long as they do.
+    async fn put_progress(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        task: &TaskId,
+        index: u64,
+        entry: Bytes,
+    ) -> Result<PutProgress, Error>;
+
+    /// What `task` has done so far in its round: its entries from index 0 up to the first that is
+    /// missing, in order. Empty if there are none (any more).
+    async fn progress(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        task: &TaskId,
+    ) -> Result<Vec<Bytes>, Error>;
+
     /// Keeps the outcome of a command, if absent. Answers the one kept before, if any. Works
     /// for threads that have no log. Outcomes have a time to live, at least
     /// [`OUTCOME_TTL`](crate::OUTCOME_TTL).
@@ -398,7 +437,7 @@ pub trait ThreadLog: Send + Sync + 'static {
     /// a full snapshot.
     async fn trim(&self, thread: &ThreadId, snapshot: Head) -> Result<Trimmed, Error>;
 
-    /// Replaces the whole thread (records, rounds and results, blobs, index entries) by one
+    /// Replaces the whole thread (records, rounds with results and progress, blobs, index entries) by one
     /// tombstone record, if the head is exactly `after`; `tombstone` has version
     /// `after.version + 1`. The same delete again answers `Done`. Outcomes of commands stay for
     /// their time: a start that is delivered again must not bring the thread back.

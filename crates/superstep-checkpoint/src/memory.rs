@@ -23,8 +23,8 @@ use superstep_protocol::{CommandId, Dispatch, GraphId, Head, ThreadId, UnixMilli
 
 use self::state::State;
 use crate::{
-    Append, Appended, Due, Error, Finding, InterruptQuery, InterruptRow, Loaded, Page, PutResult,
-    Registration, StoredRecord, ThreadLog, ThreadQuery, ThreadRow, Trimmed, Watched,
+    Append, Appended, Due, Error, Finding, InterruptQuery, InterruptRow, Loaded, Page, PutProgress,
+    PutResult, Registration, StoredRecord, ThreadLog, ThreadQuery, ThreadRow, Trimmed, Watched,
 };
 
 /// What tells a log the time.
@@ -148,6 +148,27 @@ impl ThreadLog for MemoryLog {
         round: Dispatch,
     ) -> Result<BTreeMap<TaskId, Bytes>, Error> {
         Ok(self.at_now().0.results(thread, round))
+    }
+
+    async fn put_progress(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        task: &TaskId,
+        index: u64,
+        entry: Bytes,
+    ) -> Result<PutProgress, Error> {
+        let (mut state, _) = self.at_now();
+        Ok(state.put_progress(thread, round, task, index, entry))
+    }
+
+    async fn progress(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        task: &TaskId,
+    ) -> Result<Vec<Bytes>, Error> {
+        Ok(self.at_now().0.progress(thread, round, task))
     }
 
     async fn put_outcome(

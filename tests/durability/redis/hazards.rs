@@ -7,7 +7,8 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use bytes::Bytes;
 use superstep_checkpoint::{
-    Append, Appended, IndexChange, InterruptQuery, InterruptRow, PutResult, ThreadLog as _,
+    Append, Appended, IndexChange, InterruptQuery, InterruptRow, PutProgress, PutResult,
+    ThreadLog as _,
 };
 use superstep_graph::TaskId;
 use superstep_protocol::{ThreadStatus, UnixMillis};
@@ -174,12 +175,18 @@ async fn an_ended_rounds_results_expire_and_an_open_ones_do_not() {
     let round = must(&log, &t, &opens).await;
     let put = log.put_result(&t, round, &a, Bytes::from("r")).await;
     assert_eq!(put.unwrap(), PutResult::Stored { count: 1 });
+    let entry = Bytes::from("entry");
+    let put = log.put_progress(&t, round, &a, 0, entry).await;
+    assert_eq!(put.unwrap(), PutProgress::Stored);
     let results = &keys(&server, "}:r:")[0];
+    let progress = &keys(&server, "}:p:")[0];
     assert_eq!(ttl(&server, results), -1);
+    assert_eq!(ttl(&server, progress), -1);
     let mut closes = next(Some(round), 2, 10);
     closes.index.rounds_closed = vec![round];
     must(&log, &t, &closes).await;
     assert!(ttl(&server, results) > 0);
+    assert!(ttl(&server, progress) > 0);
     let put = log
         .put_result(&t, round, &TaskId::new("b"), Bytes::new())
         .await;

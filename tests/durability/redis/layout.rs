@@ -89,3 +89,22 @@ superstep:{default}:meta hash: format | 1 | shards | 16
 ";
     assert_eq!(dump(&server), expected);
 }
+
+#[tokio::test]
+async fn progress_is_one_field_an_entry() {
+    let server = RedisServer::start().unwrap();
+    let log = log_on(&server).await;
+    let t = thread("order-42");
+    let mut append = next(None, 0x00c0_ffee, 3);
+    append.index.rounds_opened = vec![append.record.head];
+    let round = must(&log, &t, &append).await;
+    let task = TaskId::new("task-1");
+    for (index, entry) in (0..).zip(["first", "second"]) {
+        let put = log.put_progress(&t, round, &task, index, Bytes::from(entry));
+        put.await.unwrap();
+    }
+    let expected = "superstep:{default:12}:p:1-0000000000c0ffee:order-42 hash: \
+                    0:task-1 | first | 1:task-1 | second";
+    let dump = dump(&server);
+    assert!(dump.lines().any(|line| line == expected), "{dump}");
+}

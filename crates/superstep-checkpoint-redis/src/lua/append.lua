@@ -98,7 +98,8 @@ if ARGV[a] == 'e' then
   for i = a + 3, last do
     call('HDEL', thread, ARGV[i])
     call('PEXPIRE', KEYS[k], ttl)
-    k = k + 1
+    call('PEXPIRE', KEYS[k + 1], ttl)
+    k = k + 2
   end
   a = last + 1
 end

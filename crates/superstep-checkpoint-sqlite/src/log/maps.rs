@@ -1,4 +1,4 @@
-//! The maps beside the log: results of rounds, outcomes of commands, blobs.
+//! The maps beside the log: results and progress of rounds, outcomes of commands, blobs.
 //!
 //! Each put is one change of the writer, so set-if-absent and the count are exact.
 
@@ -6,14 +6,14 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use rusqlite::{Connection, OptionalExtension, params};
-use superstep_checkpoint::{BLOB_TTL, OUTCOME_TTL, PutResult};
+use superstep_checkpoint::{BLOB_TTL, OUTCOME_TTL, PutProgress, PutResult};
 use superstep_graph::TaskId;
 use superstep_protocol::{CommandId, Dispatch, ThreadId, UnixMillis};
 
 use super::read;
 use crate::{
     failure::Failure,
-    value::{bytes_at, content, later, millis, u64_at},
+    value::{bytes_at, content, int, later, millis, u64_at},
 };
 
 pub(super) fn put_result(
@@ -76,6 +76,85 @@ pub(super) fn results(
         results.insert(TaskId::from(task), bytes_at(row, 1)?);
     }
     Ok(results)
+}
+
+/// Puts an entry, at its place of its task, unless there is one, and gives the one that was there.
+pub(super) fn put_progress(
+    connection: &Connection,
+    thread: &ThreadId,
+    round: Dispatch,
+    (task, place): (&TaskId, u64),
+    entry: &Bytes,
+    now: UnixMillis,
+) -> Result<PutProgress, Failure> {
+    if read::head(connection, thread, now)?.is_none() {
+        return Ok(PutProgress::UnknownThread);
+    }
+    let (round, place) = (round.to_string(), int(place));
+    let open = connection
+        .prepare_cached(
+            "SELECT 1 FROM rounds
+             WHERE thread = ?1 AND round = ?2 AND expires_at IS NULL",
+        )?
+        .exists([thread.as_str(), &round])?;
+    if !open {
+        return Ok(PutProgress::RoundOver);
+    }
+    let stored = connection
+        .prepare_cached(
+            "INSERT OR IGNORE INTO progress (thread, round, task, place, entry)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
+        )?
+        .execute(params![
+            thread.as_str(),
+            round,
+            task.as_str(),
+            place,
+            content(entry)
+        ])?;
+    if stored > 0 {
+        return Ok(PutProgress::Stored);
+    }
+    let bytes = connection
+        .prepare_cached(
+            "SELECT entry FROM progress
+             WHERE thread = ?1 AND round = ?2 AND task = ?3 AND place = ?4",
+        )?
+        .query_row(
+            params![thread.as_str(), round, task.as_str(), place],
+            |row| Ok(bytes_at(row, 0)),
+        )??;
+    Ok(PutProgress::Taken { bytes })
+}
+
+pub(super) fn progress(
+    connection: &Connection,
+    thread: &ThreadId,
+    round: Dispatch,
+    task: &TaskId,
+    now: UnixMillis,
+) -> Result<Vec<Bytes>, Failure> {
+    let mut statement = connection.prepare_cached(
+        "SELECT p.entry, p.place
+         FROM rounds d JOIN progress p ON p.thread = d.thread AND p.round = d.round
+         WHERE d.thread = ?1 AND d.round = ?2 AND (d.expires_at IS NULL OR d.expires_at > ?3)
+             AND p.task = ?4
+         ORDER BY p.place",
+    )?;
+    let mut rows = statement.query(params![
+        thread.as_str(),
+        round.to_string(),
+        millis(now),
+        task.as_str()
+    ])?;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next()? {
+        if u64_at(row, 1)? != entries.len() as u64 {
+            break;
+        }
+        entries.push(bytes_at(row, 0)?);
+    }
+    Ok(entries)
 }
 
 /// Keeps the outcome unless there is one, and gives the one that was there.

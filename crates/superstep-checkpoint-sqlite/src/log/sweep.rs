@@ -18,6 +18,7 @@ pub(super) fn remove_thread(connection: &Connection, thread: &str) -> Result<(),
         "DELETE FROM records WHERE thread = ?1",
         "DELETE FROM rounds WHERE thread = ?1",
         "DELETE FROM results WHERE thread = ?1",
+        "DELETE FROM progress WHERE thread = ?1",
         "DELETE FROM blobs WHERE thread = ?1",
         "DELETE FROM interrupts WHERE thread = ?1",
         "DELETE FROM due WHERE thread = ?1",
@@ -39,6 +40,8 @@ pub(super) fn sweep(connection: &Connection, now: UnixMillis) -> Result<(), Fail
     }
     for sql in [
         "DELETE FROM results WHERE (thread, round) IN
+             (SELECT thread, round FROM rounds WHERE expires_at <= ?1)",
+        "DELETE FROM progress WHERE (thread, round) IN
              (SELECT thread, round FROM rounds WHERE expires_at <= ?1)",
         "DELETE FROM rounds WHERE expires_at <= ?1",
         "DELETE FROM outcomes WHERE expires_at <= ?1",

@@ -1,6 +1,7 @@
 //! The contract on SQLite, and what only a file promises: reopening, other processes, errors.
 
 use std::{
+    collections::BTreeMap,
     io::{BufRead, BufReader},
     process::{Command, Stdio},
     sync::Arc,
@@ -10,8 +11,8 @@ use std::{
 use bytes::Bytes;
 use rusqlite::Connection;
 use superstep_checkpoint::{
-    Append, Appended, ErrorKind, IndexChange, StoredRecord, ThreadLog, ThreadQuery, ThreadRow,
-    memory::Clock,
+    Append, Appended, ErrorKind, IndexChange, PutProgress, StoredRecord, ThreadLog, ThreadQuery,
+    ThreadRow, memory::Clock,
 };
 use superstep_protocol::{CommandId, GraphId, Head, Nonce, ThreadId, ThreadStatus, UnixMillis};
 use tempfile::TempDir;
@@ -243,6 +244,41 @@ fn a_newer_file_is_refused_by_its_version() {
     let message = error.to_string();
     assert!(message.contains("version 99"), "{message}");
     assert!(message.contains("use a newer superstep"), "{message}");
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_version_is_brought_up() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let thread = ThreadId::new("order-42");
+    let round = Head {
+        version: 1,
+        nonce: Nonce(7),
+    };
+    let tool = Connection::open(&path).unwrap();
+    tool.execute_batch(include_str!("../schema/1.sql")).unwrap();
+    let sql = format!(
+        "PRAGMA application_id = {};
+         PRAGMA user_version = 1;
+         INSERT INTO threads (thread, version, nonce) VALUES ('{thread}', 1, '{}');
+         INSERT INTO rounds (thread, round) VALUES ('{thread}', '{round}');
+         INSERT INTO results (thread, round, task, result) VALUES ('{thread}', '{round}', 'a', 'r');",
+        0x7373_7470, round.nonce
+    );
+    tool.execute_batch(&sql).unwrap();
+    drop(tool);
+    let log = SqliteLog::open(&path).unwrap();
+    let results = log.results(&thread, round).await.unwrap();
+    assert_eq!(results, BTreeMap::from([("a".into(), Bytes::from("r"))]));
+    let entry = Bytes::from("entry");
+    let put = log
+        .put_progress(&thread, round, &"a".into(), 0, entry.clone())
+        .await;
+    assert_eq!(put.unwrap(), PutProgress::Stored);
+    drop(log);
+    let again = SqliteLog::open(&path).unwrap();
+    let progress = again.progress(&thread, round, &"a".into()).await.unwrap();
+    assert_eq!(progress, [entry]);
 }
 
 #[test]

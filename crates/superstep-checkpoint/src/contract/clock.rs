@@ -53,7 +53,7 @@ impl ManualClock {
     }
 }
 
-const MOMENT: Duration = Duration::from_millis(1);
+pub(super) const MOMENT: Duration = Duration::from_millis(1);
 
 fn just_before(time: Duration) -> Duration {
     time.checked_sub(MOMENT).unwrap()

@@ -17,7 +17,7 @@ fn tombstone(after: Head, nonce: u64) -> StoredRecord {
 }
 
 /// Deletes the thread, demands `Done`, and gives the tombstone's head.
-async fn must_delete(log: &Log, thread: &ThreadId, after: Head) -> Head {
+pub(super) async fn must_delete(log: &Log, thread: &ThreadId, after: Head) -> Head {
     let tombstone = tombstone(after, 666);
     let head = tombstone.head;
     let answer = log.delete(thread, after, tombstone).await.unwrap();

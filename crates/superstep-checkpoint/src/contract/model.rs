@@ -49,6 +49,7 @@ impl Dice {
 enum Operation {
     Append(ThreadId, Box<Append>),
     PutResult(ThreadId, Head, TaskId, Bytes),
+    PutProgress(ThreadId, Head, TaskId, u64, Bytes),
     PutOutcome(ThreadId, String, Bytes),
     PutBlob(ThreadId, String, Bytes),
     Unwatch(ThreadId, Head),
@@ -68,6 +69,10 @@ async fn perform(log: &Log, operation: &Operation) -> String {
         Operation::Append(t, append) => say(&log.append(t, append).await),
         Operation::PutResult(t, round, task, value) => {
             say(&log.put_result(t, *round, task, value.clone()).await)
+        }
+        Operation::PutProgress(t, round, task, index, value) => {
+            let put = log.put_progress(t, *round, task, *index, value.clone());
+            say(&put.await)
         }
         Operation::PutOutcome(t, id, value) => {
             say(&log.put_outcome(t, &command(id), value.clone()).await)
@@ -90,6 +95,11 @@ async fn look(log: &Log, t: &ThreadId) -> Vec<String> {
     ];
     for record in log.history(t, None, 20).await.unwrap() {
         seen.push(format!("{:?}", log.results(t, record.head).await.unwrap()));
+        for n in 0..3 {
+            let task = TaskId::from(format!("task{n}"));
+            let progress = log.progress(t, record.head, &task).await.unwrap();
+            seen.push(format!("{progress:?}"));
+        }
     }
     for n in 0..4 {
         let outcome = log.outcome(t, &command(&format!("c{n}"))).await.unwrap();
@@ -263,6 +273,10 @@ impl Player {
             9..=12 => {
                 let round = self.dice.pick(&self.heads).copied().unwrap_or(any_head);
                 let task = TaskId::from(format!("task{}", self.dice.below(3)));
+                if self.dice.one_in(2) {
+                    let index = self.dice.below(3);
+                    return Operation::PutProgress(t, round, task, index, self.value());
+                }
                 Operation::PutResult(t, round, task, self.value())
             }
             13 | 14 => {

@@ -15,8 +15,8 @@ use superstep_protocol::{CommandId, Dispatch, GraphId, Head, ThreadId, UnixMilli
 
 use crate::{
     Append, Appended, BLOB_TTL, Cursor, Due, ENDED_ROUND_TTL, Error, ErrorKind, IndexChange,
-    InterruptQuery, InterruptRow, Loaded, OUTCOME_TTL, Page, PutResult, Registration, StoredRecord,
-    TOMBSTONE_TTL, ThreadQuery, ThreadRow, Trimmed, Watched, page_rows,
+    InterruptQuery, InterruptRow, Loaded, OUTCOME_TTL, Page, PutProgress, PutResult, Registration,
+    StoredRecord, TOMBSTONE_TTL, ThreadQuery, ThreadRow, Trimmed, Watched, page_rows,
 };
 
 /// Everything that a log holds.
@@ -47,6 +47,7 @@ struct Thread {
 #[derive(Clone, Debug, Default)]
 struct Round {
     results: BTreeMap<TaskId, Bytes>,
+    progress: BTreeMap<(TaskId, u64), Bytes>,
     ended: bool,
 }
 
@@ -252,6 +253,40 @@ impl State {
             .and_then(|found| found.rounds.get(&round))
             .map(|round| round.results.clone())
             .unwrap_or_default()
+    }
+
+    pub(super) fn put_progress(
+        &mut self,
+        thread: &ThreadId,
+        round: Dispatch,
+        task: &TaskId,
+        index: u64,
+        entry: Bytes,
+    ) -> PutProgress {
+        let Some(found) = self.threads.get_mut(thread) else {
+            return PutProgress::UnknownThread;
+        };
+        let Some(round) = found.rounds.get_mut(&round).filter(|round| !round.ended) else {
+            return PutProgress::RoundOver;
+        };
+        match round.progress.entry((task.clone(), index)) {
+            Entry::Occupied(taken) => PutProgress::Taken {
+                bytes: taken.get().clone(),
+            },
+            Entry::Vacant(free) => {
+                free.insert(entry);
+                PutProgress::Stored
+            }
+        }
+    }
+
+    pub(super) fn progress(&self, thread: &ThreadId, round: Dispatch, task: &TaskId) -> Vec<Bytes> {
+        let found = self.threads.get(thread);
+        let Some(round) = found.and_then(|found| found.rounds.get(&round)) else {
+            return Vec::new();
+        };
+        let entry = |index| round.progress.get(&(task.clone(), index)).cloned();
+        (0..).map_while(entry).collect()
     }
 
     pub(super) fn put_outcome(

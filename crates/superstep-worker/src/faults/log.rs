@@ -14,7 +14,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use superstep_checkpoint::{
     Append, Appended, Due, Error, ErrorKind, Finding, InterruptQuery, InterruptRow, Loaded, Page,
-    PutResult, Registration, StoredRecord, ThreadLog, ThreadQuery, ThreadRow, Trimmed, Watched,
+    PutProgress, PutResult, Registration, StoredRecord, ThreadLog, ThreadQuery, ThreadRow, Trimmed,
+    Watched,
     memory::{Image, MemoryLog},
 };
 use superstep_graph::TaskId;
@@ -208,6 +209,44 @@ impl ThreadLog for FaultyLog {
         round: Dispatch,
     ) -> Result<BTreeMap<TaskId, Bytes>, Error> {
         self.call("results", self.store.log.results(thread, round))
+            .await
+    }
+
+    async fn put_progress(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        task: &TaskId,
+        index: u64,
+        entry: Bytes,
+    ) -> Result<PutProgress, Error> {
+        let (thread, task) = (thread.clone(), task.clone());
+        self.change("put_progress", move |on| {
+            let (thread, task, entry) = (thread.clone(), task.clone(), entry.clone());
+            async move {
+                let log = &on.store.log;
+                let put = log.put_progress(&thread, round, &task, index, entry).await;
+                let name = match &put {
+                    Ok(PutProgress::Taken { .. }) => "Taken".to_owned(),
+                    other => format!("{other:?}"),
+                };
+                on.faults.note(&format!(
+                    "w{} put_progress {thread} round v{} {index}: {name}",
+                    on.process.number, round.version
+                ));
+                put
+            }
+        })
+        .await
+    }
+
+    async fn progress(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        task: &TaskId,
+    ) -> Result<Vec<Bytes>, Error> {
+        self.call("progress", self.store.log.progress(thread, round, task))
             .await
     }
 
