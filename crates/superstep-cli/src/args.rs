@@ -11,6 +11,7 @@ mod settings;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use serde_json::Value;
 
 pub(crate) use settings::{GlobalArgs, WorkerArgs, WorkerSettingsOnly};
 
@@ -142,6 +143,7 @@ fn time(text: &str) -> Result<Duration, String> {
 Examples:
   superstep start basic '{\"draft\": \"hello\"}'
   superstep start email @input.json --thread order-42 --wait
+  superstep start email --thread order-42 --checkpoint 01957f2e-6a3b-7c1d-8e4f-0123456789ab --interrupt-before send_reply,log
   echo '{\"topic\": \"delay\"}' | superstep start email - --id nightly-2026-11-22
   superstep start conditional '{\"confidence\": 0.5}' --recursion-limit 50 --metadata '{\"team\": \"a\"}'")]
 pub(crate) struct StartArgs {
@@ -168,11 +170,46 @@ pub(crate) struct StartArgs {
     /// What is to be found again with the thread: a JSON object
     #[arg(long, value_name = "JSON")]
     pub(crate) metadata: Option<String>,
+    /// Go on from this checkpoint instead of the last one; what follows is a branch
+    #[arg(long, value_name = "CHECKPOINT")]
+    pub(crate) checkpoint: Option<String>,
+    #[command(flatten)]
+    pub(crate) stops: StopArgs,
     /// Wait until the run ends or asks
     #[arg(long)]
     pub(crate) wait: bool,
     #[command(flatten)]
     pub(crate) send: SendArgs,
+}
+
+/// Where a run stops, beside where its graph asks.
+#[derive(Debug, Args)]
+pub(crate) struct StopArgs {
+    /// Stop before these nodes, instead of where the graph says: names with commas, or '*'
+    #[arg(long, value_name = "NODES", value_delimiter = ',')]
+    interrupt_before: Option<Vec<String>>,
+    /// Stop after these nodes, instead of where the graph says: names with commas, or '*'
+    #[arg(long, value_name = "NODES", value_delimiter = ',')]
+    interrupt_after: Option<Vec<String>>,
+}
+
+impl StopArgs {
+    /// The `interrupt_before` of a command.
+    pub(crate) fn before(&self) -> Option<Value> {
+        nodes(self.interrupt_before.as_deref())
+    }
+
+    /// The `interrupt_after` of a command.
+    pub(crate) fn after(&self) -> Option<Value> {
+        nodes(self.interrupt_after.as_deref())
+    }
+}
+
+fn nodes(names: Option<&[String]>) -> Option<Value> {
+    match names? {
+        [all] if all == "*" => Some(Value::from("*")),
+        names => Some(Value::from(names)),
+    }
 }
 
 /// Arguments of `resume`.
@@ -182,16 +219,31 @@ Examples:
   superstep resume order-42 '{\"approved\": true}'
   superstep resume order-42 '{\"edited_draft\": \"Dear Ada\"}' --wait
   superstep resume order-42 @answer.json --interrupt 0123456789abcdef0123456789abcdef
-  superstep resume order-42 '{\"0123456789abcdef0123456789abcdef\": \"yes\"}'")]
+  superstep resume order-42 '{\"0123456789abcdef0123456789abcdef\": \"yes\"}'
+  superstep resume order-42 --update '{\"draft\": \"Dear Ada\"}' --goto send_reply --wait")]
 pub(crate) struct ResumeArgs {
     /// The thread
     pub(crate) thread: String,
     /// The answer: JSON, @FILE, or - for standard input; or an object of answers by interrupt id
-    #[arg(value_name = "JSON")]
-    pub(crate) answer: String,
+    #[arg(value_name = "JSON", required_unless_present_any = ["update", "goto", "checkpoint"])]
+    pub(crate) answer: Option<String>,
     /// The question that is answered; if left out, the only one that is open
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", requires = "answer")]
     pub(crate) interrupt: Option<String>,
+    /// Change the state before it goes on: an object by key
+    #[arg(long, value_name = "JSON")]
+    pub(crate) update: Option<String>,
+    /// Run this node too, beside what waits; or a packet as JSON, {"node": ..., "input": ...}
+    #[arg(long, value_name = "NODE")]
+    pub(crate) goto: Vec<String>,
+    /// At most so many supersteps [default: as the run before]
+    #[arg(long, value_name = "N")]
+    pub(crate) recursion_limit: Option<u32>,
+    /// Go on from this checkpoint instead of the last one; what follows is a branch
+    #[arg(long, value_name = "CHECKPOINT")]
+    pub(crate) checkpoint: Option<String>,
+    #[command(flatten)]
+    pub(crate) stops: StopArgs,
     /// Wait until the run ends or asks again
     #[arg(long)]
     pub(crate) wait: bool,
@@ -220,7 +272,8 @@ pub(crate) struct CancelArgs {
 #[command(after_help = "\
 Examples:
   superstep update order-42 '{\"draft\": \"Dear Ada\"}' --as-node draft_email
-  superstep update order-42 @values.json")]
+  superstep update order-42 @values.json
+  superstep update order-42 '{\"draft\": \"\"}' --checkpoint 01957f2e-6a3b-7c1d-8e4f-0123456789ab")]
 pub(crate) struct UpdateArgs {
     /// The thread
     pub(crate) thread: String,
@@ -230,6 +283,12 @@ pub(crate) struct UpdateArgs {
     /// The node that is taken to have written them; the one that wrote last if left out
     #[arg(long, value_name = "NODE")]
     pub(crate) as_node: Option<String>,
+    /// Update this checkpoint instead of the last one; what follows is a branch
+    #[arg(long, value_name = "CHECKPOINT")]
+    pub(crate) checkpoint: Option<String>,
+    /// Make the thread, of this graph, if it is not there
+    #[arg(long, value_name = "NAME")]
+    pub(crate) graph: Option<String>,
     #[command(flatten)]
     pub(crate) send: SendArgs,
 }
@@ -243,6 +302,9 @@ Examples:
 pub(crate) struct RetryArgs {
     /// The thread
     pub(crate) thread: String,
+    /// At most so many supersteps [default: as the run before]
+    #[arg(long, value_name = "N")]
+    pub(crate) recursion_limit: Option<u32>,
     /// Wait until the run ends or asks
     #[arg(long)]
     pub(crate) wait: bool,

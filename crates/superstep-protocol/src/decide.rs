@@ -231,6 +231,8 @@ pub enum Event {
         command: CommandRef,
         /// The run that it begins.
         run: RunId,
+        /// How many supersteps it may take; as many as the one before otherwise.
+        recursion_limit: Option<u32>,
     },
     /// The thread is to be deleted.
     Delete {
@@ -342,9 +344,14 @@ pub fn decide(
             command::cancel(state, command, reason.clone())
         }
         (Some(state), Event::Update(update)) => command::update(state, update),
-        (Some(state), Event::Retry { command, run }) => {
-            command::retry(state, command, run, None, &Terms::default())
-        }
+        (
+            Some(state),
+            Event::Retry {
+                command,
+                run,
+                recursion_limit,
+            },
+        ) => command::retry(state, command, run, *recursion_limit, &Terms::default()),
         (Some(_), Event::Delete { command }) => Verdict::Append(RecordBody::Deleted {
             command: command.clone(),
         }),

@@ -12,7 +12,7 @@ use serde_json::{error::Category, json};
 
 use crate::{
     CancelCommand, Event, Output, Refusal, RefusalKind, Reply, ResumeCommand, RetryCommand,
-    StartCommand, UpdateCommand, Work, field,
+    RunConfig, StartCommand, UpdateCommand, Work, field,
 };
 
 /// The longest id, in bytes: of a thread, a run, a graph's version, a question's key.
@@ -138,18 +138,9 @@ pub fn start(body: &[u8], bytes_max: usize) -> Result<StartCommand, Error> {
     check_id(WHAT, "thread_id", command.thread_id.as_deref())?;
     check_id(WHAT, "run_id", command.run_id.as_deref())?;
     check_id(WHAT, "graph_version", command.graph_version.as_deref())?;
-    if command
-        .config
-        .as_ref()
-        .and_then(|config| config.recursion_limit)
-        == Some(0)
-    {
-        return Err(Error::WrongValue {
-            what: WHAT,
-            field: "config.recursion_limit",
-            problem: "is 0, which allows no superstep; send at least 1 or leave it out",
-        });
-    }
+    check_id(WHAT, "checkpoint_id", command.checkpoint_id.as_deref())?;
+    check_limit(WHAT, command.config.as_ref())?;
+    command.terms()?;
     Ok(command)
 }
 
@@ -168,6 +159,19 @@ pub fn resume(body: &[u8], bytes_max: usize) -> Result<ResumeCommand, Error> {
             problem: "names a question beside `interrupt_id`; send one of the two",
         });
     }
+    let names_one = command.interrupt_id.is_some() || command.key.is_some();
+    if names_one && command.resume.is_none() {
+        return Err(Error::WrongValue {
+            what: WHAT,
+            field: "resume",
+            problem: "is missing, though a question is named; send the answer in it",
+        });
+    }
+    check_id(WHAT, "checkpoint_id", command.checkpoint_id.as_deref())?;
+    check_id(WHAT, "graph", command.graph.as_deref())?;
+    check_settings(WHAT, command.config.as_ref())?;
+    command.terms()?;
+    command.targets()?;
     Ok(command)
 }
 
@@ -186,6 +190,27 @@ pub fn update(body: &[u8], bytes_max: usize) -> Result<UpdateCommand, Error> {
     let hint = r#"send a JSON object such as {"values": {"draft": "hello"}}"#;
     let command: UpdateCommand = sized(WHAT, hint, body, bytes_max)?;
     check_id(WHAT, "as_node", command.as_node.as_deref())?;
+    check_id(WHAT, "checkpoint_id", command.checkpoint_id.as_deref())?;
+    check_id(WHAT, "graph", command.graph.as_deref())?;
+    for update in &command.updates {
+        check_id(WHAT, "updates.as_node", update.as_node.as_deref())?;
+    }
+    let is_one = command.values.is_some() || command.as_node.is_some();
+    let wrong = |field, problem| {
+        Err(Error::WrongValue {
+            what: WHAT,
+            field,
+            problem,
+        })
+    };
+    if is_one && !command.updates.is_empty() {
+        let problem = "stands beside `values` or `as_node`; send either one update or a list";
+        return wrong("updates", problem);
+    }
+    if command.values.is_none() && command.updates.is_empty() {
+        let problem = "is missing; send the writes by key, or several updates in `updates`";
+        return wrong("values", problem);
+    }
     Ok(command)
 }
 
@@ -198,6 +223,7 @@ pub fn retry(body: &[u8], bytes_max: usize) -> Result<RetryCommand, Error> {
     let hint = r"send the JSON object {}, or nothing";
     let command: RetryCommand = sized(WHAT, hint, body, bytes_max)?;
     check_id(WHAT, "run_id", command.run_id.as_deref())?;
+    check_settings(WHAT, command.config.as_ref())?;
     Ok(command)
 }
 
@@ -321,6 +347,32 @@ fn in_json_words(problem: String) -> String {
         other => other,
     };
     format!("{before}, expected {expected}")
+}
+
+fn check_limit(what: &'static str, config: Option<&RunConfig>) -> Result<(), Error> {
+    if config.and_then(|config| config.recursion_limit) == Some(0) {
+        return Err(Error::WrongValue {
+            what,
+            field: "config.recursion_limit",
+            problem: "is 0, which allows no superstep; send at least 1 or leave it out",
+        });
+    }
+    Ok(())
+}
+
+/// The settings of a run that goes on with what an earlier one was given.
+fn check_settings(what: &'static str, config: Option<&RunConfig>) -> Result<(), Error> {
+    check_limit(what, config)?;
+    let field = match config {
+        Some(config) if !config.configurable.is_empty() => "config.configurable",
+        Some(config) if !config.tags.is_empty() => "config.tags",
+        _ => return Ok(()),
+    };
+    Err(Error::WrongValue {
+        what,
+        field,
+        problem: "belongs to a start, and what goes on keeps that; leave it out",
+    })
 }
 
 fn check_id(what: &'static str, field: &'static str, id: Option<&str>) -> Result<(), Error> {

@@ -11,7 +11,7 @@ mod replies;
 mod work;
 
 pub use commands::{
-    CancelCommand, ResumeCommand, RetryCommand, RunConfig, StartCommand, UpdateCommand,
+    CancelCommand, ResumeCommand, RetryCommand, RunConfig, StartCommand, StateUpdate, UpdateCommand,
 };
 pub use common::{Refusal, RefusalKind};
 pub use events::{Answer, Event, EventKind, InterruptDetail, Output, RunError};

@@ -9,7 +9,10 @@
 //! languages can hold.
 
 use serde_json::{Value, json};
-use superstep_protocol::{self as protocol, EventData, GraphId, ThreadEvent, ThreadId};
+use superstep_graph::Breakpoints;
+use superstep_protocol::{
+    self as protocol, Durability, EventData, Goto, GraphId, ThreadEvent, ThreadId,
+};
 
 use crate::{
     Answer, Event, EventKind, InterruptDetail, Refusal, RefusalKind, RunError, time::to_rfc3339,
@@ -90,6 +93,32 @@ pub fn event(
         other => debug_assert!(false, "{} has no form in the contract", other.kind()),
     }
     event
+}
+
+/// Targets as a resume's `goto` says them.
+pub fn goto(targets: &[Goto]) -> Value {
+    let target = |target: &Goto| match target {
+        Goto::Node(node) => json!(node),
+        Goto::Send(packet) => json!({"node": packet.node, "input": packet.arg}),
+    };
+    Value::Array(targets.iter().map(target).collect())
+}
+
+/// Breakpoints as `interrupt_before` and `interrupt_after` say them.
+pub fn breakpoints(at: &Breakpoints) -> Value {
+    match at {
+        Breakpoints::None => json!([]),
+        Breakpoints::All => json!("*"),
+        Breakpoints::Nodes(nodes) => json!(nodes),
+    }
+}
+
+/// A durability as its word.
+pub fn durability(durability: Durability) -> &'static str {
+    match durability {
+        Durability::Sync => "sync",
+        Durability::Exit => "exit",
+    }
 }
 
 /// Why a run failed.

@@ -336,7 +336,11 @@ impl Call<'_> {
             }));
         }
         match state.profile {
-            Profile::Default => Event::Retry { command, run },
+            Profile::Default => Event::Retry {
+                command,
+                run,
+                recursion_limit: None,
+            },
             Profile::Langgraph => self.starting(id, Value::Null),
         }
     }

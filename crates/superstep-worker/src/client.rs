@@ -12,24 +12,25 @@
 mod read;
 mod wait;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use serde_json::Value;
 use superstep_checkpoint::ThreadLog;
+use superstep_graph::InterruptId;
 use superstep_protocol::{
-    Answers, CommandId, CommandRef, Event, GraphName, RecordBody, Refusal, Resume, RunId, ThreadId,
+    Answers, CommandId, CommandRef, Event, GraphName, RecordBody, Refusal, RunId, ThreadId,
     ThreadState, ThreadStatus, UnixMillis, Verdict, decide,
 };
 use superstep_queue::{CommandKind, CommandMessage, Headers, Queue, header, subject::Subjects};
 use superstep_wire::{
-    CancelCommand, Outcome, Reply, ResumeCommand, RetryCommand, StartCommand, UpdateCommand,
-    decode, encode, outward,
+    CancelCommand, Outcome, RefusalKind, Reply, ResumeCommand, RetryCommand, StartCommand,
+    UpdateCommand, decode, encode, outward,
 };
 
 use crate::{
     clock::{SharedWorld, SystemWorld},
-    commands::{made_run, made_thread},
+    commands::{made_run, made_thread, resume_event},
     effects::{Effects, Publish},
     engine::{Accepted as Appended, Engine},
     error::Error,
@@ -232,9 +233,13 @@ impl Client {
         self.send(asked, body, how).await
     }
 
-    /// Answers open questions of `thread`. A value that names no question is sent for the one
-    /// that is open now; with none or several open it is refused here, and nothing is sent. In
-    /// the `langgraph` profile with none open it is sent for whoever asks first.
+    /// Answers open questions of `thread`, or changes what waits, and goes on. A value that names
+    /// no question is sent for the one that is open now; with none or several open it is refused
+    /// here, and nothing is sent. In the `langgraph` profile with none open it is sent for
+    /// whoever asks first.
+    ///
+    /// What changes something is accepted before a worker of the graph has looked at it: the end
+    /// of its run may be [`Ended::Declined`].
     ///
     /// # Errors
     /// If the thread cannot be read or the command cannot be stored.
@@ -246,17 +251,21 @@ impl Client {
     ) -> Result<Sent, Error> {
         let id = self.id_of(how);
         let names_none = resume.interrupt_id.is_none() && resume.key.is_none();
-        let plain = matches!(Answers::of(resume.resume.clone(), None), Answers::Plain(_));
-        if names_none && plain {
-            match self.bound_to(thread, &id, &resume.resume).await? {
+        let answers = resume.resume.clone();
+        let answers = answers.map(|answer| Answers::of(answer, None));
+        if names_none && matches!(answers, Some(Answers::Plain(_))) {
+            match self.bound_to(thread, &id, &resume).await? {
                 Ok(open) => resume.interrupt_id = open,
                 // A command that was sent before keeps its outcome, whatever is open now.
                 Err(_) if how.command_id.is_some() => {}
+                // The thread may be begun by it, where that is done.
+                Err(refusal)
+                    if resume.graph.is_some() && refusal.kind == RefusalKind::UnknownThread => {}
                 Err(refusal) => {
                     return Ok(Sent::Refused {
                         command_id: id,
                         thread_id: thread.clone(),
-                        refusal: outward::refusal(&refusal),
+                        refusal,
                     });
                 }
             }
@@ -375,8 +384,8 @@ impl Client {
         &self,
         thread: &ThreadId,
         id: &CommandId,
-        value: &Value,
-    ) -> Result<Result<Option<String>, Refusal>, Error> {
+        resume: &ResumeCommand,
+    ) -> Result<Result<Option<String>, superstep_wire::Refusal>, Error> {
         let found = self.threads.load(thread).await?;
         let state = found.as_ref().map(|found| &found.state);
         // As if it came at once: whether it is in time is for a worker's clock to say.
@@ -385,22 +394,29 @@ impl Client {
             sent_at: now,
             ..self.command(id, &Sending::default())
         };
-        let resume = Resume::new(command, made_run(id), Answers::Plain(value.clone()));
-        let event = Event::Resume(Box::new(resume));
+        let resume = resume_event(&self.threads, thread, command, made_run(id), resume.clone());
+        let event = match resume.await? {
+            Ok(resume) => Event::Resume(Box::new(resume)),
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let the_one = |answers: BTreeMap<InterruptId, Value>| {
+            let id = answers.into_keys().next();
+            Ok(id.map(|id| id.to_string()))
+        };
         Ok(match decide(thread, state, &event, now) {
-            Verdict::Append(RecordBody::Resumed { answers, .. }) => {
-                Ok(answers.into_keys().next().map(|id| id.to_string()))
-            }
-            Verdict::Refuse(refusal) => Err(refusal),
+            Verdict::Append(RecordBody::Resumed { answers, .. }) => the_one(answers),
+            Verdict::Append(RecordBody::Commanded { asked, .. }) => the_one(asked.answers),
+            Verdict::Append(RecordBody::Retried { .. }) => Ok(None),
+            Verdict::Refuse(refusal) => Err(outward::refusal(&refusal)),
             // The thread is about to change. A question that it leaves open can be answered.
             Verdict::Append(_) | Verdict::Nothing(_) | Verdict::Wait => {
                 let mut open = state.into_iter().flat_map(ThreadState::open_questions);
                 match (open.next(), open.next()) {
                     (Some((_, question)), None) => Ok(Some(question.id.to_string())),
-                    _ => Err(Refusal::NotWaiting {
+                    _ => Err(outward::refusal(&Refusal::NotWaiting {
                         thread: thread.clone(),
                         status: state.map_or(ThreadStatus::Busy, ThreadState::status),
-                    }),
+                    })),
                 }
             }
         })

@@ -5,16 +5,16 @@
 //! are acked late, when the record that they became is durable and still in the log; otherwise
 //! they are decided again.
 
-use std::{collections::BTreeMap, time::Duration};
+mod read;
+
+use std::time::Duration;
 
 use bytes::Bytes;
-use serde_json::{Map, Value};
 use superstep_protocol::{
-    Answers, CommandId, CommandRef, Event, Head, RECURSION_LIMIT, Refusal, Resume, RunId, Start,
-    StateUpdate, Terms, ThreadId, ThreadState, UnixMillis,
+    CommandId, CommandRef, Event, Head, Refusal, RunId, ThreadId, ThreadState, UnixMillis,
 };
 use superstep_queue::{CommandKind, Delivery, header};
-use superstep_wire::{Outcome, Reply, RunConfig, decode, encode, outward};
+use superstep_wire::{Outcome, RefusalKind, Reply, decode, encode, outward};
 use tracing::{debug, info};
 
 use crate::{
@@ -25,6 +25,9 @@ use crate::{
     settings::WorkerSettings,
     threads::OutcomeBytes,
 };
+
+pub(crate) use read::resume_event;
+use read::{Absent, Asked};
 
 /// The pause before a command is looked at again that may have come too early.
 const EARLY_PAUSE: Duration = Duration::from_millis(100);
@@ -48,14 +51,6 @@ pub(crate) struct Commands {
     pub(crate) settings: WorkerSettings,
 }
 
-/// A command as it was read: what it is about, and what it asks.
-struct Asked {
-    thread: ThreadId,
-    graph: Option<String>,
-    event: Result<Event, superstep_wire::Refusal>,
-    run: Option<RunId>,
-}
-
 impl Commands {
     /// Decides one command.
     pub(crate) async fn handle(
@@ -74,13 +69,7 @@ impl Commands {
         let refusal = match &asked.event {
             Ok(event) => {
                 let thread = &asked.thread;
-                let outcome = || Some(accepted(&command, asked.run.clone()));
-                let accepted =
-                    Box::pin(
-                        self.engine
-                            .accept(thread, event, Some(&command.id), outcome),
-                    )
-                    .await?;
+                let accepted = Box::pin(self.accept(&asked, event, &command, delivery)).await?;
                 match accepted {
                     Accepted::Appended(done) => {
                         let (mut state, record) = *done;
@@ -120,14 +109,42 @@ impl Commands {
                 }
             }
             Err(refusal) => {
-                let early = matches!(refusal.kind, superstep_wire::RefusalKind::UnknownGraph);
-                if early && self.is_early(delivery) {
+                let early = [RefusalKind::UnknownGraph, RefusalKind::UnknownThread];
+                if early.contains(&refusal.kind) && self.is_early(delivery) {
                     return Ok(Handled::Again(EARLY_PAUSE));
                 }
                 refusal.clone()
             }
         };
         self.refuse(kind, &asked, &command, delivery, refusal).await
+    }
+
+    /// Decides on what was asked. On a thread that is not there, once it is late for one to come,
+    /// on what the command does then.
+    async fn accept(
+        &self,
+        asked: &Asked,
+        event: &Event,
+        command: &CommandRef,
+        delivery: &Delivery,
+    ) -> Result<Accepted, Error> {
+        let thread = &asked.thread;
+        let outcome = || Some(accepted(command, asked.run.clone()));
+        let decide = |event| {
+            self.engine
+                .accept(thread, event, Some(&command.id), outcome)
+        };
+        let accepted = decide(event).await?;
+        let is_absent = matches!(accepted, Accepted::Refused(Refusal::UnknownThread { .. }));
+        let absent = asked.absent.as_ref();
+        match absent.filter(|_| is_absent && !self.is_early(delivery)) {
+            None => Ok(accepted),
+            Some(Absent::Begun(start)) => decide(start).await,
+            Some(Absent::Made(create)) => {
+                self.engine.accept(thread, create, None, || None).await?;
+                decide(event).await
+            }
+        }
     }
 
     /// Whether what a command names may still be on its way. Time and tries both count: after
@@ -247,152 +264,6 @@ impl Commands {
             debug!(%error, "the sender could not be told");
         }
     }
-
-    async fn read(
-        &self,
-        kind: CommandKind,
-        target: &str,
-        body: &[u8],
-        command: &CommandRef,
-    ) -> Result<Asked, Error> {
-        let bytes_max = self.settings.limits.command_bytes_max;
-        let thread = ThreadId::new(target);
-        let named = |run: Option<String>| run.map_or_else(|| made_run(&command.id), RunId::from);
-        let plain = |event, run| Asked {
-            thread: thread.clone(),
-            graph: None,
-            event,
-            run,
-        };
-        Ok(match kind {
-            CommandKind::Start => return self.read_start(target, body, command).await,
-            CommandKind::Resume => match decode::resume(body, bytes_max) {
-                Err(error) => plain(Err(error.refusal()), None),
-                Ok(resume) => {
-                    let run = named(resume.run_id);
-                    let asked_for_more = if resume.key.is_some() {
-                        Some(("a resume by key", "name the interrupt by its id"))
-                    } else if resume.update.is_some() || resume.goto.is_some() {
-                        Some((
-                            "a resume with `update` or `goto`",
-                            "send an update of its own",
-                        ))
-                    } else {
-                        None
-                    };
-                    let event = match asked_for_more {
-                        Some((what, instead)) => Err(unsupported(what, instead)),
-                        None => Ok(Event::Resume(Box::new(Resume::new(
-                            command.clone(),
-                            run.clone(),
-                            Answers::of(resume.resume, resume.interrupt_id.map(Into::into)),
-                        )))),
-                    };
-                    plain(event, Some(run))
-                }
-            },
-            CommandKind::Cancel => {
-                let event = decode::cancel(body, bytes_max)
-                    .map(|cancel| Event::Cancel {
-                        command: command.clone(),
-                        reason: cancel.reason,
-                    })
-                    .map_err(|error| error.refusal());
-                plain(event, None)
-            }
-            CommandKind::Update => {
-                let event = decode::update(body, bytes_max)
-                    .map(|update| {
-                        let as_node = update.as_node.map(Into::into);
-                        let update = StateUpdate::new(command.clone(), update.values, as_node);
-                        Event::Update(Box::new(update))
-                    })
-                    .map_err(|error| error.refusal());
-                plain(event, None)
-            }
-            CommandKind::Retry => match decode::retry(body, bytes_max) {
-                Err(error) => plain(Err(error.refusal()), None),
-                Ok(retry) => {
-                    let run = named(retry.run_id);
-                    let event = Event::Retry {
-                        command: command.clone(),
-                        run: run.clone(),
-                    };
-                    plain(Ok(event), Some(run))
-                }
-            },
-        })
-    }
-
-    async fn read_start(
-        &self,
-        graph: &str,
-        body: &[u8],
-        command: &CommandRef,
-    ) -> Result<Asked, Error> {
-        let made_thread = || made_thread(&command.id);
-        let limits = &self.settings.limits;
-        let start = match decode::start(body, limits.command_bytes_max) {
-            Ok(start) => start,
-            Err(error) => {
-                return Ok(Asked {
-                    thread: made_thread(),
-                    graph: Some(graph.to_owned()),
-                    event: Err(error.refusal()),
-                    run: None,
-                });
-            }
-        };
-        let thread = start.thread_id.map_or_else(made_thread, ThreadId::from);
-        let run = start
-            .run_id
-            .map_or_else(|| made_run(&command.id), RunId::from);
-        let input = start.input.unwrap_or_default();
-        let config: RunConfig = start.config.unwrap_or_default();
-        let recursion_limit = config.recursion_limit.unwrap_or(RECURSION_LIMIT);
-        let strategy = start.multitask_strategy.as_deref().unwrap_or("reject");
-        let event = if strategy != "reject" {
-            Err(unsupported(
-                &format!("multitask_strategy `{strategy}`"),
-                "use `reject` and start again when the run is over",
-            ))
-        } else if recursion_limit > limits.recursion_limit_max {
-            Err(outward::refusal(&Refusal::InvalidInput {
-                reason: format!(
-                    "config.recursion_limit is {recursion_limit} and may be at most {}",
-                    limits.recursion_limit_max
-                ),
-            }))
-        } else {
-            let version = start.graph_version.as_deref();
-            let chosen = self
-                .registry
-                .choose(&self.engine.threads, graph, version, &input)
-                .await?;
-            chosen
-                .map(|graph| {
-                    Event::Start(Box::new(Start {
-                        command: command.clone(),
-                        run: run.clone(),
-                        graph,
-                        profile: self.settings.profile,
-                        input,
-                        recursion_limit,
-                        config: object(config.configurable),
-                        metadata: object(start.metadata),
-                        terms: Terms::default(),
-                        at: None,
-                    }))
-                })
-                .map_err(|refusal| outward::refusal(&refusal))
-        };
-        Ok(Asked {
-            thread,
-            graph: Some(graph.to_owned()),
-            event,
-            run: Some(run),
-        })
-    }
 }
 
 /// The id that a command is remembered under. A stream that was lost and made anew counts from 1
@@ -417,17 +288,6 @@ fn reply_of(command: &CommandRef, run: Option<&RunId>, head: Head, state: &Threa
     reply.run_id = run.map(ToString::to_string);
     reply.record = Some(head.to_string());
     Bytes::from(encode::body(&reply))
-}
-
-fn object(map: BTreeMap<String, Value>) -> Map<String, Value> {
-    map.into_iter().collect()
-}
-
-fn unsupported(what: &str, instead: &str) -> superstep_wire::Refusal {
-    outward::refusal(&Refusal::Unsupported {
-        what: what.to_owned(),
-        instead: instead.to_owned(),
-    })
 }
 
 /// The thread of a start that names none, the same whenever the command is decided.

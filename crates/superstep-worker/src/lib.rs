@@ -27,6 +27,7 @@ mod registry;
 mod rounds;
 mod run_task;
 mod settings;
+mod shown;
 mod stream;
 mod threads;
 mod turns;

@@ -5,15 +5,15 @@
 
 mod options;
 
-use std::{borrow::Cow, collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
 use superstep_checkpoint::ThreadLog;
-use superstep_graph::{InterruptId, NodeName, command_input, read_output};
+use superstep_graph::{InterruptId, NodeName, command_input};
 use superstep_protocol::{
     Answers, Base, CommandId, CommandRef, Dispatch, Event, GraphId, Profile, RECURSION_LIMIT,
-    Refusal, Resume, RunError, RunId, RunStatus, Start, StateUpdate, ThreadId, ThreadStatus,
-    Update, checkpoint_id,
+    Refusal, Resume, RunId, RunStatus, Start, StateUpdate, ThreadId, ThreadStatus, Update,
+    checkpoint_id,
 };
 
 use crate::{
@@ -25,10 +25,11 @@ use crate::{
     input::InputSchema,
     rounds::Running,
     settings::WorkerSettings,
+    shown::{can_be_shown, output, shows},
     stream::{self, OutputSink, Stream, Tee},
     threads::{Thread, Threads},
     turns::{Turn, Turns},
-    view::{CheckpointView, StateView, open_interrupts, so_far},
+    view::{CheckpointView, StateView, open_interrupts},
 };
 
 pub use options::{GoOn, RunOptions, RunOutput, UpdateOptions};
@@ -237,17 +238,9 @@ impl Local {
         checkpoint: Option<&str>,
         amended: bool,
     ) -> Result<Option<Box<Base>>, Error> {
-        let Some(id) = checkpoint else {
-            return Ok(None);
-        };
-        match self.engine.threads.base(thread, id, amended).await? {
-            Some(base) => Ok(Some(Box::new(base))),
-            None => Err(Error::Refused(Refusal::InvalidInput {
-                reason: format!(
-                    "thread `{thread}` has no checkpoint `{id}`; take one from its history"
-                ),
-            })),
-        }
+        let threads = &self.engine.threads;
+        let base = threads.named_base(thread, checkpoint, amended).await?;
+        base.map_err(Error::Refused)
     }
 
     /// Runs again what failed or was cancelled.
@@ -258,6 +251,7 @@ impl Local {
         let event = Event::Retry {
             command: self.command(),
             run: self.new_run(),
+            recursion_limit: None,
         };
         self.apply(thread, &event).await
     }
@@ -361,13 +355,8 @@ impl Local {
         let Some(thread) = found.filter(|thread| !thread.state.deleted) else {
             return Ok(None);
         };
-        if thread.state.profile == Profile::Langgraph
-            && let Some(graph) = self.engine.graphs.get(&thread.state.graph)
-            && let Err(error) = so_far(&thread.state, graph.topology(), false)
-        {
-            let reason = error.to_string();
-            return Err(Error::Refused(Refusal::InvalidUpdate { reason }));
-        }
+        let graph = self.engine.graphs.get(&thread.state.graph);
+        can_be_shown(&thread.state, graph.map(|graph| graph.topology())).map_err(Error::Refused)?;
         Ok(Some(self.view(&thread)))
     }
 
@@ -444,13 +433,8 @@ impl Local {
         thread: &ThreadId,
         checkpoint: &str,
     ) -> Result<Option<StateView>, Error> {
-        let Some(base) = self.base(thread, Some(checkpoint), false).await? else {
-            return Ok(None);
-        };
-        let history = self.history(thread, usize::MAX).await?;
-        let version = base.saved.0.version;
-        let found = history.into_iter().find(|view| view.version == version);
-        Ok(found.map(StateView::from))
+        let (threads, graphs) = (&self.engine.threads, &self.engine.graphs);
+        threads.state_at(thread, checkpoint, graphs).await
     }
 
     /// How the thread stands; `None` if there is none.
@@ -514,34 +498,14 @@ impl Local {
         let state = &thread.state;
         let graph = self.engine.graph_of(&thread)?;
         let run = state.run.as_ref();
-        let mut error = run.and_then(|run| run.error.clone());
-        let so_far = match so_far(state, graph.topology(), true) {
-            Ok(so_far) => so_far,
-            Err(conflict) => {
-                // By default they fail the run once the superstep is complete; LangGraph shows
-                // what there is so far, and fails by that.
-                if state.profile == Profile::Langgraph {
-                    error.get_or_insert_with(|| RunError {
-                        kind: "InvalidUpdateError".to_owned(),
-                        message: conflict.to_string(),
-                        node: None,
-                        task: None,
-                    });
-                }
-                Cow::Borrowed(&state.checkpoint)
-            }
-        };
-        let values = match read_output(graph.topology(), &so_far) {
-            Value::Object(values) => values,
-            _ => Map::new(),
-        };
+        let (values, conflict) = output(state, Some(graph.topology()));
         Ok(RunOutput {
             run: run.map_or_else(|| RunId::new("-"), |run| run.id.clone()),
             values,
-            shows: run.is_some_and(|run| run.shows) || state.open_questions().next().is_some(),
+            shows: shows(state),
             interrupts: open_interrupts(state),
             status: run.map_or(RunStatus::Interrupted, |run| run.status),
-            error,
+            error: run.and_then(|run| run.error.clone()).or(conflict),
         })
     }
 

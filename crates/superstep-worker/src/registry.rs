@@ -58,6 +58,32 @@ impl Registry {
         version: Option<&str>,
         input: &Value,
     ) -> Result<Result<GraphId, Refusal>, Error> {
+        let entry = match self.entry(threads, name, version).await? {
+            Ok(entry) => entry,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if let Some(Err(refusal)) = entry.input.as_ref().map(|schema| schema.check(input)) {
+            return Ok(Err(refusal));
+        }
+        Ok(Ok(entry.registration.graph.clone()))
+    }
+
+    /// As [`choose`](Self::choose), where there is no input to be checked.
+    pub(crate) async fn newest(
+        &self,
+        threads: &Threads,
+        name: &str,
+    ) -> Result<Result<GraphId, Refusal>, Error> {
+        let entry = self.entry(threads, name, None).await?;
+        Ok(entry.map(|entry| entry.registration.graph.clone()))
+    }
+
+    async fn entry(
+        &self,
+        threads: &Threads,
+        name: &str,
+        version: Option<&str>,
+    ) -> Result<Result<Arc<Entry>, Refusal>, Error> {
         let mut entry = None;
         for look_again in [false, true] {
             let known = self.read(threads, look_again).await?;
@@ -87,10 +113,7 @@ impl Registry {
                 },
             }));
         };
-        if let Some(Err(refusal)) = entry.input.as_ref().map(|schema| schema.check(input)) {
-            return Ok(Err(refusal));
-        }
-        Ok(Ok(entry.registration.graph.clone()))
+        Ok(Ok(entry))
     }
 
     async fn read(&self, threads: &Threads, again: bool) -> Result<Vec<Arc<Entry>>, Error> {

@@ -4,6 +4,8 @@
 //! difference beside each append, and sends an append whose answer was lost again, the very
 //! same one. It decides nothing: what to append comes from the protocol.
 
+mod past;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;

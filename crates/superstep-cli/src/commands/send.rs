@@ -51,8 +51,11 @@ pub(crate) async fn start(session: &Session, args: StartArgs) -> Result<Exit, Fa
         })
         .filter(|config| *config != RunConfig::default()),
         metadata: object("--metadata", &args.metadata)?,
-        multitask_strategy: None,
         graph_version: args.graph_version,
+        checkpoint_id: args.checkpoint,
+        interrupt_before: args.stops.before(),
+        interrupt_after: args.stops.after(),
+        ..StartCommand::default()
     };
     let connected = session.connect().await?;
     let client = connected.client();
@@ -72,9 +75,20 @@ pub(crate) async fn start(session: &Session, args: StartArgs) -> Result<Exit, Fa
 }
 
 pub(crate) async fn resume(session: &Session, args: ResumeArgs) -> Result<Exit, Failure> {
+    let read = |name: &str, text: &Option<String>| {
+        let text = text.as_deref();
+        text.map(|text| json_arg::read(name, text)).transpose()
+    };
+    let goto: Vec<Value> = args.goto.iter().map(|target| goto(target)).collect();
     let command = ResumeCommand {
-        resume: json_arg::read("the answer", &args.answer)?,
+        resume: read("the answer", &args.answer)?,
         interrupt_id: args.interrupt,
+        update: read("--update", &args.update)?,
+        goto: (!goto.is_empty()).then_some(Value::Array(goto)),
+        config: limit(args.recursion_limit),
+        checkpoint_id: args.checkpoint,
+        interrupt_before: args.stops.before(),
+        interrupt_after: args.stops.after(),
         ..ResumeCommand::default()
     };
     let client = session.connect().await?.client();
@@ -98,8 +112,11 @@ pub(crate) async fn cancel(session: &Session, args: CancelArgs) -> Result<Exit, 
 
 pub(crate) async fn update(session: &Session, args: UpdateArgs) -> Result<Exit, Failure> {
     let command = UpdateCommand {
-        values: json_arg::read("the values", &args.values)?,
+        values: Some(json_arg::read("the values", &args.values)?),
         as_node: args.as_node,
+        checkpoint_id: args.checkpoint,
+        graph: args.graph,
+        ..UpdateCommand::default()
     };
     let client = session.connect().await?.client();
     let sending = Dispatch::new(session, &args.send, false);
@@ -113,9 +130,26 @@ pub(crate) async fn retry(session: &Session, args: RetryArgs) -> Result<Exit, Fa
     let thread = ThreadId::new(args.thread);
     let sending = Dispatch::new(session, &args.send, args.wait);
     let watching = sending.watch(&client, &thread).await?;
-    let command = RetryCommand::default();
+    let command = RetryCommand {
+        config: limit(args.recursion_limit),
+        ..RetryCommand::default()
+    };
     let sent = client.retry(&thread, command, &sending.how).await?;
     sending.tell(sent, watching).await
+}
+
+/// A target: a packet if it is JSON of one, else a node by its name.
+fn goto(target: &str) -> Value {
+    let packet = serde_json::from_str(target).ok().filter(Value::is_object);
+    packet.unwrap_or_else(|| Value::from(target))
+}
+
+/// The settings of a run that goes on.
+fn limit(recursion_limit: Option<u32>) -> Option<RunConfig> {
+    recursion_limit.map(|limit| RunConfig {
+        recursion_limit: Some(limit),
+        ..RunConfig::default()
+    })
 }
 
 /// One command on its way.
@@ -272,6 +306,15 @@ fn tell_end(output: Output, end: &RunEnd) -> Result<Exit, Failure> {
         Ended::Cancelled => {
             output.line(format!("{BAD}cancelled{BAD:#}"))?;
             Ok(Exit::Failed)
+        }
+        Ended::Declined { refusal } => {
+            if !output.is_json() {
+                output.failure(&Failure::new(
+                    Exit::Refused,
+                    format!("refused as {}: {refusal}", refusal.kind()),
+                ));
+            }
+            Ok(Exit::Refused)
         }
     }
 }

@@ -51,6 +51,7 @@ fn all() -> Vec<Refusal> {
     let retry = |story: &Story| Event::Retry {
         command: story.command("x"),
         run: "x".into(),
+        recursion_limit: None,
     };
     vec![
         Refusal::Malformed {

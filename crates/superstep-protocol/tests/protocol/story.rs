@@ -308,6 +308,7 @@ impl Story {
         let event = Event::Retry {
             command: self.command(id),
             run: format!("run-{id}").into(),
+            recursion_limit: None,
         };
         self.happens(&event)
     }

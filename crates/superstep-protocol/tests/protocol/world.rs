@@ -478,7 +478,11 @@ impl World {
             } else if view.tasks.is_empty() {
                 return;
             } else {
-                Event::Retry { command, run }
+                Event::Retry {
+                    command,
+                    run,
+                    recursion_limit: None,
+                }
             };
             let before = self.store.log.len();
             self.decide(0, &event, false);

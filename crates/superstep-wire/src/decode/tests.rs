@@ -41,13 +41,19 @@ fn a_mistyped_resume_is_told_what_is_wrong() {
             "true",
             "[true]",
             "\"approved\"",
-            "{}",
             "{\"resme\": true}",
             "{\"resume\": true,\n \"interupt_id\": \"x\"}",
             "{\"resume\": true, \"resume\": false}",
             "{\"resume\": true, \"interrupt_id\": 5}",
             "{\"resume\": true, \"interrupt_id\": \"\"}",
             "{\"resume\": true, \"interrupt_id\": \"a\", \"key\": \"b\"}",
+            "{\"interrupt_id\": \"a\"}",
+            "{\"goto\": {\"node\": \"a\"}}",
+            "{\"resume\": 1, \"interrupt_before\": \"a\"}",
+            "{\"resume\": 1, \"durability\": \"never\"}",
+            "{\"resume\": 1, \"config\": {\"recursion_limit\": 0}}",
+            "{\"resume\": 1, \"config\": {\"configurable\": {\"a\": 1}}}",
+            "{\"resume\": 1, \"checkpoint_id\": \"\"}",
         ],
     ));
 }
@@ -70,6 +76,8 @@ fn a_mistyped_start_is_told_what_is_wrong() {
             "{\"config\": {\"tags\": \"a\"}}",
             "{\"metadata\": [1]}",
             "{\"thread_id\": {\"id\": 1}}",
+            "{\"interrupt_after\": [1]}",
+            "{\"durability\": 1}",
             &long,
         ],
     ));
@@ -80,8 +88,21 @@ fn the_other_mistyped_commands_are_told_too() {
     insta::assert_snapshot!(
         [
             errors(cancel, &["{\"reasn\": \"x\"}", "\"stop\""]),
-            errors(update, &["", "{\"as_node\": \"a\"}", "{\"draft\": 1}"]),
-            errors(retry, &["{\"run\": \"x\"}"]),
+            errors(
+                update,
+                &[
+                    "",
+                    "{\"as_node\": \"a\"}",
+                    "{\"draft\": 1}",
+                    "{\"updates\": []}",
+                    "{\"updates\": [{\"as_node\": \"a\"}]}",
+                    "{\"updates\": [{\"values\": 1}], \"as_node\": \"a\"}",
+                ]
+            ),
+            errors(
+                retry,
+                &["{\"run\": \"x\"}", "{\"config\": {\"tags\": [\"a\"]}}"]
+            ),
         ]
         .concat()
     );
@@ -116,7 +137,15 @@ fn null_is_a_value_and_absent_is_absent() {
     assert_eq!(read("{\"input\": null}"), Ok(Some(Value::Null)));
     assert_eq!(read("{\"input\": {}}"), Ok(Some(json!({}))));
     let answer = resume(b"{\"resume\": null}", BYTES_MAX).map(|command| command.resume);
-    assert_eq!(answer, Ok(Value::Null));
+    assert_eq!(answer, Ok(Some(Value::Null)));
+}
+
+#[test]
+fn a_resume_may_carry_no_answer() {
+    let command = resume(br#"{"goto": "a", "update": null}"#, BYTES_MAX).expect("it is a resume");
+    assert_eq!(command.resume, None);
+    assert_eq!(command.update, Some(Value::Null));
+    assert_eq!(resume(b"{}", BYTES_MAX), Ok(ResumeCommand::default()));
 }
 
 #[test]
@@ -125,7 +154,7 @@ fn null_for_any_other_field_is_absent() {
     assert_eq!(start(body, BYTES_MAX), Ok(StartCommand::default()));
     let body = br#"{"config": {"tags": null, "recursion_limit": null, "configurable": null}}"#;
     let command = start(body, BYTES_MAX).expect("nulls are read");
-    assert_eq!(command.config, Some(crate::RunConfig::default()));
+    assert_eq!(command.config, Some(RunConfig::default()));
 }
 
 #[test]

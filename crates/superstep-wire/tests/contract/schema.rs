@@ -135,9 +135,9 @@ fn schemas_refuse_what_the_types_refuse() {
         ("StartCommand", r#"{"config":{"recursion_limit":-1}}"#),
         ("StartCommand", r#"{"config":{"tags":[5]}}"#),
         ("StartCommand", r#"{"metadata":[]}"#),
-        ("ResumeCommand", "{}"),
+        ("ResumeCommand", r#"{"config":{"recursion_limit":-1}}"#),
         ("ResumeCommand", "[true]"),
-        ("UpdateCommand", r#"{"as_node":"a"}"#),
+        ("UpdateCommand", r#"{"updates":[{"as_node":"a"}]}"#),
         ("Work", r#"{"thread_id":"t"}"#),
         ("Reply", r#"{"outcome":5,"command_id":"c"}"#),
         (

@@ -10,8 +10,7 @@ use serde_json::{Map, Value};
 use superstep_checkpoint::{InterruptQuery, Page, REGISTRATION_TTL, ThreadQuery, ThreadRow};
 use superstep_graph::{Graph, InterruptId, NodeName, TaskId};
 use superstep_protocol::{
-    GraphName, GraphVersion, Profile, Refusal, RunError, RunId, RunStatus, ThreadId, ThreadState,
-    ThreadStatus,
+    GraphName, GraphVersion, RunError, RunId, RunStatus, ThreadId, ThreadState, ThreadStatus,
 };
 use superstep_queue::{EventFilter, Subscription};
 use superstep_wire::{Event, decode, time::to_rfc3339};
@@ -19,7 +18,8 @@ use superstep_wire::{Event, decode, time::to_rfc3339};
 use super::Client;
 use crate::{
     error::Error,
-    view::{CheckpointView, StateView, so_far},
+    shown::can_be_shown,
+    view::{CheckpointView, StateView},
 };
 
 /// How many event ids a feed remembers to drop repeats.
@@ -150,13 +150,23 @@ impl Client {
             return Ok(None);
         };
         let graph = self.graph_of(&state);
-        if state.profile == Profile::Langgraph
-            && let Some(Err(error)) = graph.map(|graph| so_far(&state, graph, false))
-        {
-            let reason = error.to_string();
-            return Err(Error::Refused(Refusal::InvalidUpdate { reason }));
-        }
+        can_be_shown(&state, graph).map_err(Error::Refused)?;
         Ok(Some(ThreadDetail::of(&state, graph)))
+    }
+
+    /// The thread as its history shows it at a checkpoint, by that one's id; `None` if there is
+    /// no such thread.
+    ///
+    /// # Errors
+    /// `Refused` if the thread has no such checkpoint; or if the store fails.
+    pub async fn thread_at(
+        &self,
+        thread: &ThreadId,
+        checkpoint_id: &str,
+    ) -> Result<Option<StateView>, Error> {
+        self.threads
+            .state_at(thread, checkpoint_id, &self.graphs)
+            .await
     }
 
     /// The thread's graph, if it is held here.

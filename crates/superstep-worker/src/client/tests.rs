@@ -80,7 +80,7 @@ fn with_id(id: &str) -> Sending {
 
 fn answer(value: Value) -> ResumeCommand {
     ResumeCommand {
-        resume: value,
+        resume: Some(value),
         ..ResumeCommand::default()
     }
 }
@@ -252,8 +252,9 @@ async fn updated(client: &Client, values: Value) -> UpdateEnd {
     let thread = ThreadId::new("t");
     let watching = client.watch(&thread).await.unwrap();
     let update = UpdateCommand {
-        values,
+        values: Some(values),
         as_node: Some("a".to_owned()),
+        ..UpdateCommand::default()
     };
     let how = Sending::default();
     let sent = client.update(&thread, &update, &how).await.unwrap();

@@ -4,22 +4,26 @@
 //! never an answer. Whoever waits subscribes before the command is sent. Only if the thread has
 //! moved on to another run is an event taken for the truth, as nothing else remembers.
 
-use std::{borrow::Cow, time::Duration};
+use std::time::Duration;
 
+use serde::{Serialize as _, Serializer};
 use serde_json::{Map, Value};
-use superstep_graph::{Graph, read_output};
+use superstep_graph::Graph;
 use superstep_protocol::{
-    Head, Profile, RecordBody, Refusal, RunError, RunId, RunStatus, ThreadId, ThreadState,
+    Head, RecordBody, Refusal, RunError, RunId, RunStatus, ThreadId, ThreadState,
 };
 use superstep_queue::EventFilter;
-use superstep_wire::{Event, EventKind};
+use superstep_wire::{Event, EventKind, outward};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     Client, LOOK_EVERY,
     read::{EventFeed, OpenInterrupt},
 };
-use crate::{error::Error, view::so_far};
+use crate::{
+    error::Error,
+    shown::{output, shows},
+};
 
 /// How a run ended.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
@@ -46,6 +50,17 @@ pub enum Ended {
     },
     /// It was cancelled or displaced.
     Cancelled,
+    /// It never began: its command was accepted, but the graph cannot take it. Nothing changed.
+    Declined {
+        /// Why.
+        #[serde(serialize_with = "as_told")]
+        refusal: Refusal,
+    },
+}
+
+/// A refusal as events tell it.
+fn as_told<S: Serializer>(refusal: &Refusal, serializer: S) -> Result<S::Ok, S::Error> {
+    outward::refusal(refusal).serialize(serializer)
 }
 
 /// The end of a run.
@@ -83,6 +98,8 @@ pub struct Watching {
     client: Client,
     thread: ThreadId,
     feed: EventFeed,
+    /// The thread's last record when the watch began: the command comes behind it.
+    since: u64,
 }
 
 impl Client {
@@ -95,10 +112,13 @@ impl Client {
             thread: Some(thread.clone()),
             ..EventFilter::default()
         };
+        let feed = self.events(&filter).await?;
+        let state = self.state_of(thread).await?;
         Ok(Watching {
             client: self.clone(),
             thread: thread.clone(),
-            feed: self.events(&filter).await?,
+            feed,
+            since: state.map_or(0, |state| state.head.version),
         })
     }
 
@@ -115,6 +135,9 @@ impl Client {
                 Some(RecordBody::Committed(committed)) if committed.closes == asked => {
                     return Ok(UpdateEnd::Applied);
                 }
+                Some(RecordBody::ChildUpdated { closes, .. }) if closes == asked => {
+                    return Ok(UpdateEnd::Applied);
+                }
                 Some(RecordBody::Declined {
                     closes, refusal, ..
                 }) if closes == asked => return Ok(UpdateEnd::Declined { refusal }),
@@ -126,14 +149,15 @@ impl Client {
 }
 
 impl Watching {
-    /// Waits until `run` has ended or stopped at a question; `None` if it has not `within`
-    /// that time.
+    /// Waits until `run` has ended or stopped at a question, or its command turns out to be
+    /// none that the graph can take; `None` if it has not `within` that time.
     ///
     /// # Errors
     /// If the store or the queue fails.
     pub async fn run_end(mut self, run: &RunId, within: Duration) -> Result<Option<RunEnd>, Error> {
         let deadline = Instant::now() + within;
         let mut told: Option<Ended> = None;
+        let mut searched = self.since;
         loop {
             let state = self.client.state_of(&self.thread).await?;
             let found = match &state {
@@ -141,6 +165,15 @@ impl Watching {
                     ended(state, self.client.graph_of(state)).map(|ended| (ended, shows(state)))
                 }
                 _ => told.take().map(|ended| (ended, true)),
+            };
+            let found = match (found, &state) {
+                (None, Some(state)) if state.head.version > searched && !is_last(state, run) => {
+                    searched = state.head.version;
+                    let declined = self.client.threads.declined(&self.thread, self.since, run);
+                    let refusal = declined.await?;
+                    refusal.map(|refusal| (Ended::Declined { refusal }, false))
+                }
+                (found, _) => found,
             };
             if let Some((ended, shows)) = found {
                 return Ok(Some(RunEnd {
@@ -206,10 +239,6 @@ fn is_last(state: &ThreadState, run: &RunId) -> bool {
     state.run.as_ref().is_some_and(|last| last.id == *run)
 }
 
-fn shows(state: &ThreadState) -> bool {
-    state.run.as_ref().is_some_and(|run| run.shows) || state.open_questions().next().is_some()
-}
-
 /// How the last run of a thread ended; `None` while it goes on.
 fn ended(state: &ThreadState, graph: Option<&Graph>) -> Option<Ended> {
     let run = state.run.as_ref().filter(|_| !state.is_busy())?;
@@ -225,40 +254,16 @@ fn ended(state: &ThreadState, graph: Option<&Graph>) -> Option<Ended> {
         }),
         RunStatus::Interrupted => Some(Ended::Cancelled),
         RunStatus::Success => Some(match output(state, graph) {
-            Err(error) => Ended::Failed { error },
-            Ok(values) if state.open_questions().next().is_some() => Ended::Interrupted {
+            (_, Some(error)) => Ended::Failed { error },
+            (values, None) if state.open_questions().next().is_some() => Ended::Interrupted {
                 interrupts: OpenInterrupt::all_of(state),
                 values,
             },
-            Ok(values) => Ended::Completed {
+            (values, None) => Ended::Completed {
                 values: Some(values),
             },
         }),
     }
-}
-
-/// The values of a run that ended so: its output, where the graph says what that is. In the
-/// `langgraph` profile writes so far that cannot be applied together fail it.
-fn output(state: &ThreadState, graph: Option<&Graph>) -> Result<Map<String, Value>, RunError> {
-    let Some(graph) = graph else {
-        return Ok(state.visible_values());
-    };
-    let so_far = match so_far(state, graph, true) {
-        Ok(so_far) => so_far,
-        Err(conflict) if state.profile == Profile::Langgraph => {
-            return Err(RunError {
-                kind: "InvalidUpdateError".to_owned(),
-                message: conflict.to_string(),
-                node: None,
-                task: None,
-            });
-        }
-        Err(_) => Cow::Borrowed(&state.checkpoint),
-    };
-    Ok(match read_output(graph, &so_far) {
-        Value::Object(values) => values,
-        _ => Map::new(),
-    })
 }
 
 /// The end that an event tells, if it is one.

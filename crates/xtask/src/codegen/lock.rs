@@ -2,7 +2,8 @@
 //!
 //! A line may be added, never changed or taken away: other people's programs and stored
 //! messages rely on it. To break the contract on purpose one has to edit the lock by hand,
-//! which is the point.
+//! which is the point. Only a command's field may cease to be required: superstep alone reads
+//! commands, and what was sent before is still read.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -15,7 +16,8 @@ pub(crate) const PATH: &str = "proto/lock.txt";
 
 const HEADER: &str = "\
 # Every field and word of the contract: <message>.<field> = <number> <type>.
-# Written by `cargo xtask fix`. Lines are added, never changed or removed.
+# Written by `cargo xtask fix`. Lines are added, never changed or removed; a command's field may
+# become optional.
 ";
 
 /// The lock of `model`, if it keeps every promise of the lock before.
@@ -24,7 +26,10 @@ pub(crate) fn advance(before: &str, model: &Model) -> anyhow::Result<String> {
     let now = lines(model);
     let broken: Vec<String> = promised
         .iter()
-        .filter(|(name, promise)| now.get(**name).map(String::as_str) != Some(**promise))
+        .filter(|(name, promise)| {
+            let kept = now.get(**name);
+            kept.is_none_or(|now| now != **promise && !is_loosened(name, promise, now))
+        })
         .map(|(name, promise)| match now.get(*name) {
             Some(changed) => format!("{name} was {promise} and is now {changed}"),
             None => format!("{name} = {promise} is gone"),
@@ -41,6 +46,17 @@ pub(crate) fn advance(before: &str, model: &Model) -> anyhow::Result<String> {
         let _ = writeln!(text, "{name} = {promise}");
     }
     Ok(text)
+}
+
+/// Whether a field of a command was required and no longer is, and nothing else changed.
+fn is_loosened(name: &str, promise: &str, now: &str) -> bool {
+    let of_command = name
+        .split_once('.')
+        .is_some_and(|(message, _)| message.ends_with("Command"));
+    let optional = promise
+        .split_once(' ')
+        .map(|(number, of)| format!("{number} optional {of}"));
+    of_command && optional.as_deref() == Some(now)
 }
 
 fn parse(text: &str) -> BTreeMap<&str, &str> {

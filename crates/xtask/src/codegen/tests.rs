@@ -78,6 +78,28 @@ fn a_field_may_be_added_to_the_lock() {
 }
 
 #[test]
+fn a_commands_field_may_cease_to_be_required() {
+    let strict = CONTRACT.replace(
+        "optional google.protobuf.Value input",
+        "google.protobuf.Value input",
+    );
+    let before = repository(&strict);
+    let before = lock::advance("", &model(before.path())).expect("nothing was promised");
+    let after = repository(CONTRACT);
+    let after = lock::advance(&before, &model(after.path())).expect("senders need no change");
+    assert!(before.contains("StartCommand.input = 1 json\n"));
+    assert!(after.contains("StartCommand.input = 1 optional json\n"));
+    let renamed = repository(&strict.replace("StartCommand", "Started"));
+    let told = lock::advance("", &model(renamed.path())).expect("nothing was promised");
+    let looser = repository(&CONTRACT.replace("StartCommand", "Started"));
+    let error = lock::advance(&told, &model(looser.path())).expect_err("others read this one");
+    assert!(
+        error.to_string().contains("is now 1 optional json"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_promised_field_cannot_change_or_go() {
     let before = repository(CONTRACT);
     let before = lock::advance("", &model(before.path())).expect("nothing was promised");

@@ -9,10 +9,9 @@
 //! other in the order in which they were published (FORMAT, section 5).
 
 use std::{
-    collections::BTreeMap,
     num::NonZeroUsize,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -27,14 +26,13 @@ use superstep_checkpoint_redis::{RedisLog, RedisSettings};
 use superstep_queue::{Queue as _, subject::Subjects};
 use superstep_queue_nats::{NatsQueue, NatsSettings};
 use superstep_tests::servers::{NatsServer, RedisServer};
-use superstep_wire::{ResumeCommand, RunConfig, StartCommand, UpdateCommand};
+use superstep_wire::{ResumeCommand, RunConfig, StartCommand, StateUpdate, UpdateCommand, outward};
 use superstep_worker::{
     Client, Ended, RunEnd, Sending, Sent, SystemWorld, UpdateEnd, Watching, Worker, chain,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::{
-    graphs::Unsupported,
     handle::{Commanded, Declined, broken},
     ops::Fault,
 };
@@ -72,7 +70,6 @@ impl Servers {
 pub(crate) struct Cluster {
     client: Client,
     graph: GraphId,
-    limits: Limits,
     /// Ends the worker.
     _worker: DropGuard,
     runs: AtomicU64,
@@ -137,7 +134,6 @@ impl Cluster {
             runs: AtomicU64::new(0),
             client: Client::new(log, queue, subjects).with_graphs(graphs),
             graph: id,
-            limits: Limits::default(),
             _worker: shutdown.drop_guard(),
         })
     }
@@ -160,33 +156,35 @@ impl Cluster {
         ClusterThread {
             client: self.client.clone(),
             graph: self.graph.clone(),
-            limits: Arc::clone(&self.limits),
             id: ThreadId::new(name),
+            checkpoint: None,
         }
     }
 }
 
-/// The recursion limit of each thread's last start.
-type Limits = Arc<Mutex<BTreeMap<ThreadId, Option<u32>>>>;
-
-/// A thread of a case.
+/// A thread of a case, maybe as of one of its checkpoints.
 #[derive(Clone, Debug)]
 pub(crate) struct ClusterThread {
     client: Client,
     graph: GraphId,
-    limits: Limits,
     id: ThreadId,
+    checkpoint: Option<String>,
 }
 
 impl ClusterThread {
+    /// The thread as of one of its checkpoints.
+    pub(crate) fn at(&self, checkpoint: &str) -> Self {
+        Self {
+            checkpoint: Some(checkpoint.to_owned()),
+            ..self.clone()
+        }
+    }
+
     pub(crate) async fn invoke_with(
         &self,
         input: Value,
         options: RunOptions,
     ) -> Result<RunOutput, Declined> {
-        unsupported(&options)?;
-        self.limits()
-            .insert(self.id.clone(), options.recursion_limit);
         let start = StartCommand {
             thread_id: Some(self.id.to_string()),
             run_id: options.run.map(|run| run.to_string()),
@@ -197,6 +195,10 @@ impl ClusterThread {
                 ..RunConfig::default()
             }),
             metadata: options.metadata.into_iter().collect(),
+            checkpoint_id: self.checkpoint.clone(),
+            interrupt_before: options.interrupt_before.as_ref().map(outward::breakpoints),
+            interrupt_after: options.interrupt_after.as_ref().map(outward::breakpoints),
+            durability: Some(outward::durability(options.durability).to_owned()),
             ..StartCommand::default()
         };
         let watching = self.watch().await?;
@@ -209,18 +211,20 @@ impl ClusterThread {
         command: Commanded,
         options: RunOptions,
     ) -> Result<RunOutput, Declined> {
-        let Commanded {
-            resume,
-            update,
-            goto,
-        } = command;
-        let Some(resume) = resume.filter(|_| update.is_null() && goto.is_empty()) else {
-            return Err(Unsupported::new("a command with update or goto on the cluster").into());
-        };
-        unsupported(&options)?;
-        self.goes_on_alike(&options)?;
+        let goto: Vec<_> = command.goto.into_iter().map(Into::into).collect();
         let resume = ResumeCommand {
-            resume,
+            resume: command.resume,
+            update: Some(command.update),
+            goto: Some(outward::goto(&goto)),
+            config: Some(RunConfig {
+                recursion_limit: options.recursion_limit,
+                ..RunConfig::default()
+            }),
+            checkpoint_id: self.checkpoint.clone(),
+            interrupt_before: options.interrupt_before.as_ref().map(outward::breakpoints),
+            interrupt_after: options.interrupt_after.as_ref().map(outward::breakpoints),
+            durability: Some(outward::durability(options.durability).to_owned()),
+            graph: Some(self.graph.name.to_string()),
             ..ResumeCommand::default()
         };
         let watching = self.watch().await?;
@@ -232,12 +236,30 @@ impl ClusterThread {
         &self,
         supersteps: Vec<Vec<Update>>,
     ) -> Result<StateView, Declined> {
-        let [[update]] = supersteps.iter().map(Vec::as_slice).collect::<Vec<_>>()[..] else {
-            return Err(Unsupported::new("bulk_update on the cluster").into());
-        };
+        // Only the first one is at the checkpoint: the next ones build on it.
+        let mut checkpoint = self.checkpoint.clone();
+        for updates in supersteps {
+            self.update_superstep(updates, checkpoint.take()).await?;
+        }
+        let state = self.client.thread(&self.id).await?;
+        let state = state.ok_or_else(|| fault("a thread is gone after an update"))?;
+        Ok(state.state)
+    }
+
+    async fn update_superstep(
+        &self,
+        updates: Vec<Update>,
+        checkpoint_id: Option<String>,
+    ) -> Result<(), Declined> {
+        let updates = updates.into_iter().map(|update| StateUpdate {
+            values: update.values,
+            as_node: update.as_node.map(|node| node.to_string()),
+        });
         let update = UpdateCommand {
-            values: update.values.clone(),
-            as_node: update.as_node.as_ref().map(ToString::to_string),
+            updates: updates.collect(),
+            checkpoint_id,
+            graph: Some(self.graph.name.to_string()),
+            ..UpdateCommand::default()
         };
         let watching = self.watch().await?;
         let sent = Box::pin(self.client.update(&self.id, &update, &sending())).await;
@@ -247,39 +269,25 @@ impl ClusterThread {
             return Err(fault("an accepted update names no record"));
         };
         match Box::pin(watching.update_end(record, SOON)).await? {
-            Some(UpdateEnd::Applied) => {}
+            Some(UpdateEnd::Applied) => Ok(()),
             Some(UpdateEnd::Declined { refusal }) => {
-                return Err(Declined::Refused(refusal.kind().to_owned()));
+                Err(Declined::Refused(refusal.kind().to_owned()))
             }
-            Some(UpdateEnd::Unknown) => return Err(fault("the log does not tell of an update")),
-            None => return Err(fault("an update was neither applied nor declined in time")),
+            Some(UpdateEnd::Unknown) => Err(fault("the log does not tell of an update")),
+            None => Err(fault("an update was neither applied nor declined in time")),
         }
-        let state = self.state().await?;
-        state.ok_or_else(|| fault("a thread is gone after an update"))
     }
 
     pub(crate) async fn state(&self) -> Result<Option<StateView>, Declined> {
+        if let Some(checkpoint) = &self.checkpoint {
+            return Ok(self.client.thread_at(&self.id, checkpoint).await?);
+        }
         let detail = self.client.thread(&self.id).await?;
         Ok(detail.map(|detail| detail.state))
     }
 
     pub(crate) async fn history(&self, limit: usize) -> Result<Vec<CheckpointView>, Declined> {
         Ok(self.client.history(&self.id, None, limit).await?)
-    }
-
-    /// A resume over NATS has no recursion limit: it goes on with that of the last start, which
-    /// is the same only where the case asks for the same.
-    fn goes_on_alike(&self, options: &RunOptions) -> Result<(), Unsupported> {
-        match self.limits().get(&self.id) {
-            Some(limit) if *limit != options.recursion_limit => Err(Unsupported::new(
-                "a recursion limit on a resume on the cluster",
-            )),
-            _ => Ok(()),
-        }
-    }
-
-    fn limits(&self) -> MutexGuard<'_, BTreeMap<ThreadId, Option<u32>>> {
-        self.limits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn watch(&self) -> Result<Watching, Declined> {
@@ -292,27 +300,10 @@ impl ClusterThread {
             return Err(fault("an accepted command names no run"));
         };
         match Box::pin(watching.run_end(&run, SOON)).await? {
-            Some(end) => Ok(output(end)),
+            Some(end) => output(end),
             None => Err(fault("a run did not end in time")),
         }
     }
-}
-
-/// Options of a run that the contract has no field for.
-fn unsupported(options: &RunOptions) -> Result<(), Unsupported> {
-    let plain = RunOptions {
-        run: options.run.clone(),
-        recursion_limit: options.recursion_limit,
-        config: options.config.clone(),
-        metadata: options.metadata.clone(),
-        ..RunOptions::default()
-    };
-    if plain == *options {
-        return Ok(());
-    }
-    Err(Unsupported::new(
-        "breakpoints and durability on the cluster",
-    ))
 }
 
 fn sending() -> Sending {
@@ -340,7 +331,7 @@ fn accepted(sent: Sent) -> Result<Accepted, Declined> {
 }
 
 /// The end of a run in the form that the embedded mode gives it.
-fn output(end: RunEnd) -> RunOutput {
+fn output(end: RunEnd) -> Result<RunOutput, Declined> {
     let mut output = superstep_worker::RunOutput {
         run: end.run_id,
         values: Map::new(),
@@ -366,8 +357,9 @@ fn output(end: RunEnd) -> RunOutput {
             output.error = Some(error);
         }
         Ended::Cancelled => output.status = RunStatus::Interrupted,
+        Ended::Declined { refusal } => return Err(Declined::Refused(refusal.kind().to_owned())),
     }
-    output.into()
+    Ok(output.into())
 }
 
 fn fault(reason: &str) -> Declined {

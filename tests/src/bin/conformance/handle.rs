@@ -63,10 +63,10 @@ impl Handle {
     }
 
     /// The thread as of one of its checkpoints.
-    pub(crate) fn at(&self, checkpoint: &str) -> Result<Self, Unsupported> {
+    pub(crate) fn at(&self, checkpoint: &str) -> Self {
         match self {
-            Self::Embedded(thread) => Ok(Self::Embedded(thread.at(checkpoint))),
-            Self::Cluster(_) => Err(Unsupported::new("an older checkpoint on the cluster")),
+            Self::Embedded(thread) => Self::Embedded(thread.at(checkpoint)),
+            Self::Cluster(thread) => Self::Cluster(thread.at(checkpoint)),
         }
     }
 

@@ -88,7 +88,7 @@ impl<'a> Session<'a> {
         };
         if let Some(at) = op.at {
             let checkpoint = checkpoint_at(&thread, at).await?;
-            thread = thread.at(&checkpoint)?;
+            thread = thread.at(&checkpoint);
         }
         match op.kind {
             Kind::Invoke => self.run(&thread, op, Begin::Input(op.input.clone())).await,

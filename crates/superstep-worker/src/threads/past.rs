@@ -1,0 +1,104 @@
+//! The past of a thread: a checkpoint by its id, and what became of a command.
+//!
+//! What commands, views and waiting ask of the log besides the state as it is now. What a
+//! checkpoint that is not there means is said here once, for every mode and message. How a log
+//! is folded is left to `threads`.
+
+use superstep_protocol::{Base, Record, RecordBody, Refusal, RunId, ThreadId};
+
+use super::Threads;
+use crate::{error::Error, graphs::Graphs, view::StateView};
+
+impl Threads {
+    /// The checkpoint that a command names, with all that a branch from it needs; or why the
+    /// command cannot be taken. As [`base`](Self::base) otherwise.
+    pub(crate) async fn named_base(
+        &self,
+        thread: &ThreadId,
+        checkpoint: Option<&str>,
+        amended: bool,
+    ) -> Result<Result<Option<Box<Base>>, Refusal>, Error> {
+        let Some(id) = checkpoint else {
+            return Ok(Ok(None));
+        };
+        if let Some(base) = self.base(thread, id, amended).await? {
+            return Ok(Ok(Some(Box::new(base))));
+        }
+        let is_there = self.load(thread).await?;
+        if is_there.is_none_or(|found| found.state.deleted) {
+            return Ok(Err(Refusal::UnknownThread {
+                thread: thread.clone(),
+            }));
+        }
+        Ok(Err(Refusal::InvalidInput {
+            reason: format!(
+                "thread `{thread}` has no checkpoint `{id}`; take one from its history"
+            ),
+        }))
+    }
+
+    /// The thread as its history shows it at a checkpoint; `None` if there is no such thread.
+    ///
+    /// # Errors
+    /// `Refused` if the thread has no such checkpoint; or if the store fails.
+    pub(crate) async fn state_at(
+        &self,
+        thread: &ThreadId,
+        checkpoint: &str,
+        graphs: &Graphs,
+    ) -> Result<Option<StateView>, Error> {
+        let base = match self.named_base(thread, Some(checkpoint), false).await? {
+            Ok(Some(base)) => base,
+            Ok(None) | Err(Refusal::UnknownThread { .. }) => return Ok(None),
+            Err(refusal) => return Err(Error::Refused(refusal)),
+        };
+        let history = self.history_of(thread, None, usize::MAX, graphs).await?;
+        let version = base.saved.0.version;
+        let found = history.into_iter().find(|view| view.version == version);
+        Ok(found.map(StateView::from))
+    }
+
+    /// Why the graph did not take the command that was to begin `run`, if it was accepted behind
+    /// record `since` and declined then.
+    pub(crate) async fn declined(
+        &self,
+        thread: &ThreadId,
+        since: u64,
+        run: &RunId,
+    ) -> Result<Option<Refusal>, Error> {
+        let mut asked = None;
+        for record in self.records_behind(thread, since).await? {
+            match record.body {
+                RecordBody::Commanded { asked: command, .. } if command.run == *run => {
+                    asked = Some(record.head);
+                }
+                RecordBody::Declined {
+                    closes, refusal, ..
+                } if asked == Some(closes) => return Ok(Some(refusal)),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// The records behind `since` that are still in the log, oldest first.
+    async fn records_behind(&self, thread: &ThreadId, since: u64) -> Result<Vec<Record>, Error> {
+        const PAGE: usize = 64;
+        let mut stored = Vec::new();
+        let mut before = None;
+        loop {
+            let page = self
+                .retrying(thread, || self.log().history(thread, before, PAGE))
+                .await?;
+            let is_last = page.len() < PAGE;
+            before = page.last().map(|record| record.head.version);
+            let behind = page.into_iter();
+            stored.extend(behind.filter(|record| record.head.version > since));
+            if is_last || before.is_none_or(|version| version <= since) {
+                break;
+            }
+        }
+        stored.reverse();
+        self.decode(thread, stored).await
+    }
+}
