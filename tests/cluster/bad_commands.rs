@@ -278,12 +278,134 @@ fn rows() -> Vec<Row> {
             null.clone(),
         ),
     ];
+    rows.extend(rows_of_changes());
     let no_text = row("resume.waits", "", (waits, "malformed"), "unicode", null);
     rows.push(Row {
         body: b"{\"resume\": \"\xff\xfe\"}".to_vec(),
         ..no_text
     });
     rows
+}
+
+/// Commands that go on from a checkpoint, change what waits, or stop where they say.
+fn rows_of_changes() -> Vec<Row> {
+    let field = |name: &str| json!({"field": name});
+    let waits = "waits";
+    let elsewhere = "01957f2e-6a3b-7c1d-8e4f-0123456789ab";
+    vec![
+        row(
+            "resume.waits",
+            "{}",
+            (waits, "invalid_input"),
+            "the command is empty",
+            Value::Null,
+        ),
+        row(
+            "resume.waits",
+            r#"{"goto": {"node": "ask"}}"#,
+            (waits, "malformed"),
+            "a node's name",
+            field("goto"),
+        ),
+        row(
+            "resume.waits",
+            r#"{"goto": ["ask", 7]}"#,
+            (waits, "malformed"),
+            "a node's name",
+            field("goto"),
+        ),
+        row(
+            "resume.waits",
+            r#"{"resume": 1, "interrupt_before": "ask"}"#,
+            (waits, "malformed"),
+            "a list of names",
+            field("interrupt_before"),
+        ),
+        row(
+            "resume.waits",
+            r#"{"resume": 1, "config": {"configurable": {"a": 1}}}"#,
+            (waits, "malformed"),
+            "belongs to a start",
+            field("config.configurable"),
+        ),
+        row(
+            "resume.waits",
+            json!({"resume": 1, "config": {"recursion_limit": 1_000_000}}),
+            (waits, "invalid_input"),
+            "recursion_limit",
+            Value::Null,
+        ),
+        row(
+            "resume.ended",
+            json!({"checkpoint_id": elsewhere}),
+            ("ended", "invalid_input"),
+            elsewhere,
+            Value::Null,
+        ),
+        row(
+            "resume.runs",
+            r#"{"goto": "after"}"#,
+            ("runs", "busy"),
+            "not over",
+            json!({"status": "busy"}),
+        ),
+        row(
+            "resume.nobody",
+            r#"{"goto": "after", "graph": "gate"}"#,
+            ("nobody", "unknown_thread"),
+            "does not exist",
+            Value::Null,
+        ),
+        row(
+            "start.steps",
+            json!({"thread_id": "ended", "checkpoint_id": elsewhere}),
+            ("ended", "invalid_input"),
+            "take one from its history",
+            Value::Null,
+        ),
+        row(
+            "start.steps",
+            json!({"thread_id": "n-9", "checkpoint_id": elsewhere}),
+            ("n-9", "unknown_thread"),
+            "does not exist",
+            Value::Null,
+        ),
+        row(
+            "start.steps",
+            json!({"thread_id": "n-10", "input": {"count": 1}, "durability": "never"}),
+            ("", "malformed"),
+            "`exit`",
+            field("durability"),
+        ),
+        row(
+            "update.ended",
+            json!({"values": {}, "graph": "gate"}),
+            ("ended", "wrong_graph"),
+            "steps",
+            json!({"graph": "steps"}),
+        ),
+        row(
+            "update.nobody",
+            json!({"values": {}, "graph": "nothing"}),
+            ("nobody", "unknown_graph"),
+            "nothing",
+            json!({"graph": "nothing"}),
+        ),
+        row(
+            "update.ended",
+            r#"{"values": {}, "updates": [{"values": {}}]}"#,
+            ("ended", "malformed"),
+            "either one update or a list",
+            field("updates"),
+        ),
+        row(
+            "retry.ended",
+            r#"{"config": {"recursion_limit": 0}}"#,
+            ("ended", "malformed"),
+            "at least 1",
+            field("config.recursion_limit"),
+        ),
+    ]
 }
 
 async fn check(outside: &Outside, row: &Row) {

@@ -231,6 +231,12 @@ impl Store {
         .await
     }
 
+    /// The checkpoints as they are, newest first; branches stand among each other.
+    pub(crate) async fn checkpoints(&self, thread: &str) -> Vec<CheckpointView> {
+        let history = self.threads.history(&ThreadId::new(thread), None, 10_000);
+        history.await.expect("the history can be read")
+    }
+
     /// The checkpoints, oldest first, after checking that the records are one chain and that
     /// every superstep is there once with its parent.
     pub(crate) async fn history(&self, thread: &str) -> Vec<CheckpointView> {

@@ -9,6 +9,7 @@
 
 mod bad_commands;
 mod bad_servers;
+mod changes;
 mod cluster;
 mod crashes;
 mod drain;

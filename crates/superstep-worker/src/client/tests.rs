@@ -63,6 +63,7 @@ fn client_of(works: bool, profile: Profile) -> (Client, tokio_util::sync::DropGu
             Arc::new(SystemWorld),
             WorkerSettings {
                 profile,
+                hold_back: Duration::from_millis(50),
                 ..WorkerSettings::default()
             },
         );
@@ -307,4 +308,96 @@ async fn langgraph_takes_an_answer_to_no_question() {
         };
         assert_eq!(values.unwrap()["answers"], json!(["yes"]));
     }
+}
+
+/// Sends a command to thread `t` and waits for the end of its run.
+async fn commanded(client: &Client, command: ResumeCommand) -> Ended {
+    let thread = ThreadId::new("t");
+    let watching = client.watch(&thread).await.unwrap();
+    let how = Sending::default();
+    let sent = client.resume(&thread, command, &how).await.unwrap();
+    assert!(matches!(sent, Sent::Accepted { .. }), "{sent:?}");
+    let run = sent.run_id().expect("accepted").clone();
+    let end = watching.run_end(&run, SOON).await.unwrap();
+    end.expect("it ends in time").ended
+}
+
+#[tokio::test]
+async fn a_declined_command_ends_the_wait_for_its_run() {
+    let (client, _worker) = client(true);
+    let open = started(&client, "one").await;
+    let nowhere = ResumeCommand {
+        goto: Some(json!("nowhere")),
+        ..ResumeCommand::default()
+    };
+    let Ended::Declined { refusal } = commanded(&client, nowhere).await else {
+        panic!("there is no such node");
+    };
+    assert_eq!(refusal.kind(), "invalid_update");
+    let told = serde_json::to_value(Ended::Declined { refusal }).unwrap();
+    assert_eq!(told["status"], "declined");
+    assert_eq!(told["refusal"]["kind"], "invalid_update");
+    let thread = ThreadId::new("t");
+    assert_eq!(client.interrupts_of(&thread).await.unwrap(), open);
+}
+
+#[tokio::test]
+async fn a_command_answers_and_changes_the_state() {
+    let (client, _worker) = client(true);
+    started(&client, "one").await;
+    let command = ResumeCommand {
+        update: Some(json!({"answers": ["before"]})),
+        ..answer(json!("yes"))
+    };
+    let Ended::Completed { values } = commanded(&client, command).await else {
+        panic!("the run did not complete");
+    };
+    assert_eq!(values.unwrap()["answers"], json!(["before", "yes"]));
+}
+
+#[tokio::test]
+async fn a_thread_is_read_and_goes_on_at_a_checkpoint() {
+    let (client, _worker) = client(true);
+    started(&client, "one").await;
+    let thread = ThreadId::new("t");
+    let asks = client.history(&thread, None, 1).await.unwrap().remove(0);
+    answered(&client, json!("yes")).await;
+    let read = client.thread_at(&thread, &asks.checkpoint_id).await;
+    assert_eq!(read.unwrap().unwrap().values["answers"], json!([]));
+
+    let again = ResumeCommand {
+        checkpoint_id: Some(asks.checkpoint_id),
+        ..ResumeCommand::default()
+    };
+    let Ended::Interrupted { interrupts, values } = commanded(&client, again).await else {
+        panic!("it does not ask again");
+    };
+    assert_eq!(interrupts.len(), 1);
+    assert_eq!(values["answers"], json!([]));
+    let elsewhere = "01957f2e-6a3b-7c1d-8e4f-0123456789ab";
+    let error = client.thread_at(&thread, elsewhere).await.unwrap_err();
+    assert!(error.to_string().contains("has no checkpoint"), "{error}");
+    let nobody = ThreadId::new("nobody");
+    assert_eq!(client.thread_at(&nobody, elsewhere).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn langgraph_begins_a_thread_by_a_command() {
+    let (client, _worker) = client_of(true, Profile::Langgraph);
+    let command = ResumeCommand {
+        graph: Some("one".to_owned()),
+        update: Some(json!({"answers": ["first"]})),
+        ..answer(json!("lost"))
+    };
+    let Ended::Interrupted { interrupts, .. } = commanded(&client, command).await else {
+        panic!("it does not ask");
+    };
+    assert_eq!(interrupts.len(), 1, "the answer had no question");
+    let thread = ThreadId::new("u");
+    let empty = ResumeCommand {
+        graph: Some("one".to_owned()),
+        ..ResumeCommand::default()
+    };
+    let sent = client.resume(&thread, empty, &Sending::default()).await;
+    refused(&sent.unwrap(), RefusalKind::InvalidInput);
 }
