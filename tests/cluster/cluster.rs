@@ -233,8 +233,9 @@ impl Store {
 
     /// The checkpoints as they are, newest first; branches stand among each other.
     pub(crate) async fn checkpoints(&self, thread: &str) -> Vec<CheckpointView> {
-        let history = self.threads.history(&ThreadId::new(thread), None, 10_000);
-        history.await.expect("the history can be read")
+        let id = ThreadId::new(thread);
+        let history = self.threads.history(&id, None, 10_000).await;
+        history.expect("the history can be read")
     }
 
     /// The checkpoints, oldest first, after checking that the records are one chain and that

@@ -221,6 +221,45 @@ fn cancel_update_and_delete_do_what_they_say() {
 }
 
 #[test]
+fn a_thread_goes_on_elsewhere_and_from_before() {
+    let dev = Dev::start();
+    let start = ["start", "email", "--thread", "t", "--wait"];
+    let input = [
+        "{\"topic\": \"x\"}",
+        "--interrupt-before",
+        "review_email,send_email",
+    ];
+    let stopped = dev.json(&[&start[..], &input].concat());
+    assert_eq!(stopped["end"]["status"], "interrupted");
+    assert_eq!(stopped["end"]["interrupts"], json!([]));
+    let thread = dev.json(&["threads", "get", "t"]);
+    assert_eq!(thread["next"], json!(["review_email"]));
+    let before = thread["checkpoint_id"].as_str().unwrap();
+
+    let update = [
+        "resume",
+        "t",
+        "--update",
+        "{\"draft\": \"Dear Ada\"}",
+        "--wait",
+    ];
+    let asked = dev.json(&update);
+    assert_eq!(asked["end"]["interrupts"].as_array().unwrap().len(), 1);
+    let declined = dev.run(&["resume", "t", "--goto", "nowhere", "--wait"]);
+    declined.code(3).says(&["invalid_update", "nowhere"]);
+    let sent = dev.json(&["resume", "t", "{\"approved\": true}", "--wait"]);
+    assert_eq!(sent["end"]["values"]["draft"], "Dear Ada");
+
+    let again = dev.json(&[&start[..], &["--checkpoint", before]].concat());
+    assert_eq!(again["end"]["status"], "interrupted");
+    assert_eq!(again["end"]["interrupts"].as_array().unwrap().len(), 1);
+    let unknown = ["--checkpoint", "01957f2e-6a3b-7c1d-8e4f-0123456789ab"];
+    let unknown = dev.run(&[&start[..], &unknown].concat());
+    unknown.code(3).says(&["invalid_input", "history"]);
+    dev.run(&["resume", "t"]).code(2).says(&["<JSON|--update"]);
+}
+
+#[test]
 fn lists_go_on_where_the_page_ended() {
     let dev = Dev::start();
     for n in 0..3 {

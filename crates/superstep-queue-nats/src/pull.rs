@@ -6,6 +6,10 @@
 //! nothing for us beyond what was asked for. Heartbeats tell a quiet consumer from one that is
 //! gone. What to do when it is gone is left to the caller.
 //!
+//! Old servers (seen with 2.9.10) now and then never say that a short request is over. Without
+//! heartbeats nothing tells that from a server that is gone, so it is asked again; only if that
+//! brings no answer either is it taken to be silent.
+//!
 //! A pull whose future is dropped keeps its request here: the next pull goes on with it, so
 //! that messages already on their way are not lost for the length of a lease. What such a
 //! request brings beyond the next pull's bound is given back at once.
@@ -31,8 +35,9 @@ const EXPIRES_MIN: Duration = Duration::from_millis(5);
 const HEARTBEAT: Duration = Duration::from_secs(2);
 /// The answers that may be late by this, beyond two heartbeats or the expiry.
 const ANSWER_SLACK: Duration = Duration::from_millis(1500);
-/// How long a request that has brought something may be silent before its end is taken for
-/// granted. Servers say the end at once; this guards against one that does not.
+/// How long a request that has brought something, or that is past its end and has no heartbeats,
+/// may be silent before its end is taken for granted. Servers say the end at once; this guards
+/// against one that does not.
 const LINGER: Duration = Duration::from_millis(100);
 /// The pause after a server said that it cannot deliver now.
 const BUSY_PAUSE: Duration = Duration::from_millis(250);
@@ -69,6 +74,8 @@ pub(crate) struct Puller {
     inbox: Option<Inbox>,
     request: Option<Request>,
     requests: u64,
+    /// Since when requests have ended without a word from the server.
+    unanswered: Option<Instant>,
     ready: VecDeque<Message>,
     /// When somebody last waited here.
     touched: Instant,
@@ -84,6 +91,7 @@ struct Request {
     left: usize,
     ends_at: Instant,
     has_heartbeat: bool,
+    /// When it is over at the latest, if nothing more is heard.
     deaf_at: Instant,
 }
 
@@ -104,6 +112,7 @@ impl Puller {
             inbox: None,
             request: None,
             requests: 0,
+            unanswered: None,
             ready: VecDeque::new(),
             touched: Instant::now(),
         }
@@ -147,22 +156,34 @@ impl Puller {
                 Ok(()) = self.connections.changed() => {
                     self.request = None;
                     self.inbox = None;
+                    self.unanswered = None;
                 }
                 () = sleep_until(until) => {
-                    if self.ready.is_empty() {
+                    if !self.ready.is_empty() {
+                        return Ok(self.take(max).await);
+                    }
+                    if request.has_heartbeat || self.is_deaf() {
                         self.reset();
                         return Err(PullError::Deaf);
                     }
-                    return Ok(self.take(max).await);
+                    self.request = None;
                 }
             }
         }
+    }
+
+    /// A request without heartbeats ended without a word: whether the server has been silent for
+    /// too long by now.
+    fn is_deaf(&mut self) -> bool {
+        let now = Instant::now();
+        now >= *self.unanswered.get_or_insert(now) + ANSWER_SLACK
     }
 
     /// Forgets everything that is on its way; unread deliveries come again after their lease.
     fn reset(&mut self) {
         self.inbox = None;
         self.request = None;
+        self.unanswered = None;
         self.ready.clear();
     }
 
@@ -241,6 +262,7 @@ impl Puller {
 
     async fn receive(&mut self, message: Message, give_up: Instant) -> Result<(), PullError> {
         let now = Instant::now();
+        self.unanswered = None;
         let Some(status) = message.status else {
             self.ready.push_back(message);
             if let Some(request) = &mut self.request {
@@ -294,12 +316,11 @@ impl Puller {
 impl Request {
     /// A sign of life.
     fn heard(&mut self, now: Instant) {
-        let due = if self.has_heartbeat {
-            self.ends_at.min(now + HEARTBEAT * 2)
+        self.deaf_at = if self.has_heartbeat {
+            self.ends_at.min(now + HEARTBEAT * 2).max(now) + ANSWER_SLACK
         } else {
-            self.ends_at
+            self.ends_at.max(now) + LINGER
         };
-        self.deaf_at = due.max(now) + ANSWER_SLACK;
     }
 }
 

@@ -17,6 +17,7 @@ on_both_servers! {
     a_frozen_server_is_noticed_and_nothing_is_lost
     a_pull_ends_soon_after_the_server_is_back
     a_dropped_pull_gives_its_message_to_the_next
+    short_pulls_never_wait_for_a_missing_end
 }
 
 /// Publishes numbered works in batches until told to stop; returns how many were acked.
@@ -200,4 +201,29 @@ async fn a_dropped_pull_gives_its_message_to_the_next(binary: ServerBinary) {
         delivery.acker.ack().await.unwrap();
     }
     assert!(dropped > 0, "no pull was dropped");
+}
+
+/// A short request that nobody answers must not be waited for: old servers now and then forget to
+/// end one when a message comes at that very moment.
+async fn short_pulls_never_wait_for_a_missing_end(binary: ServerBinary) {
+    let server = server(binary);
+    let queue = queue_on(&server).await;
+    let mut consumer = queue.work(&email()).await.unwrap();
+    server.freeze();
+    // A server that says nothing for a while stands for one that forgets: pulls end, empty.
+    let before = Instant::now();
+    for _ in 0..3 {
+        let pulled = consumer.pull(4, Duration::from_millis(20)).await;
+        assert_eq!(pulled.unwrap().len(), 0);
+    }
+    assert!(
+        before.elapsed() < Duration::from_millis(1200),
+        "took {:?}",
+        before.elapsed()
+    );
+    server.thaw();
+    queue.publish_work(&[work("a")]).await.unwrap();
+    let delivery = pull_one(&mut *consumer).await;
+    assert_eq!(text(&delivery.body), "a");
+    delivery.acker.ack().await.unwrap();
 }

@@ -275,6 +275,15 @@ fn tell_end(output: Output, end: &RunEnd) -> Result<Exit, Failure> {
             }
             Ok(Exit::Done)
         }
+        Ended::Interrupted { interrupts, values } if interrupts.is_empty() => {
+            output.line(format!("{ASKS}stopped{ASKS:#}  at a breakpoint"))?;
+            show_values(output, values)?;
+            output.line(format!(
+                "{DIM}go on with: superstep start GRAPH --thread {}{DIM:#}",
+                end.thread_id
+            ))?;
+            Ok(Exit::Done)
+        }
         Ended::Interrupted { interrupts, .. } => {
             for interrupt in interrupts {
                 show_interrupt(output, interrupt)?;

@@ -36,9 +36,9 @@ pub enum Ended {
         #[serde(skip_serializing_if = "Option::is_none")]
         values: Option<Map<String, Value>>,
     },
-    /// It stopped at questions.
+    /// It stopped before the graph's end: at questions or at a breakpoint.
     Interrupted {
-        /// Those that are open.
+        /// Those that are open; none at a breakpoint.
         interrupts: Vec<OpenInterrupt>,
         /// The thread's values.
         values: Map<String, Value>,
@@ -255,7 +255,7 @@ fn ended(state: &ThreadState, graph: Option<&Graph>) -> Option<Ended> {
         RunStatus::Interrupted => Some(Ended::Cancelled),
         RunStatus::Success => Some(match output(state, graph) {
             (_, Some(error)) => Ended::Failed { error },
-            (values, None) if state.open_questions().next().is_some() => Ended::Interrupted {
+            (values, None) if !state.tasks.is_empty() => Ended::Interrupted {
                 interrupts: OpenInterrupt::all_of(state),
                 values,
             },
