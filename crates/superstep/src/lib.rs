@@ -86,3 +86,8 @@ pub use superstep_worker::{
     WorkerSettings,
 };
 pub use thread::Thread;
+
+/// The programs of the guide for people who come from LangGraph.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/from-langgraph.md")]
+struct FromLangGraph;
