@@ -115,8 +115,8 @@ pub(crate) async fn recover(
     if let TaskResult::Failed { took, .. } = &failed.result {
         given.before.took.clone_from(took);
     }
-    let handled = handle(graph, state, task, given, handler);
-    Ok(match (Box::pin(handled).await?, failed.result) {
+    let recovered = handle(graph, state, task, given, handler);
+    Ok(match (Box::pin(recovered).await?, failed.result) {
         (TaskResult::Finished { writes, keeps, .. }, TaskResult::Failed { error, .. }) => {
             TaskResult::Finished {
                 writes,

@@ -131,7 +131,7 @@ impl Engine {
     ) -> Result<Worked, Error> {
         let graph = self.graph_of(&thread)?;
         let ran = nodes_of(&thread.state);
-        let worked = self.work_on(thread, dispatch, tasks, running).await?;
+        let worked = Box::pin(self.work_on(thread, dispatch, tasks, running)).await?;
         if let Worked::Appended(done) = &worked {
             let (after, record) = &**done;
             let stream = Stream::of(running.sink.as_ref(), &after.state);
