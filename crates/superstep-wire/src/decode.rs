@@ -9,6 +9,7 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::{error::Category, json};
+use superstep_protocol::StreamMode;
 
 use crate::{
     CancelCommand, Event, Output, Refusal, RefusalKind, Reply, ResumeCommand, RetryCommand,
@@ -141,6 +142,7 @@ pub fn start(body: &[u8], bytes_max: usize) -> Result<StartCommand, Error> {
     check_id(WHAT, "checkpoint_id", command.checkpoint_id.as_deref())?;
     check_limit(WHAT, command.config.as_ref())?;
     command.terms()?;
+    check_modes(WHAT, &command.stream_mode)?;
     Ok(command)
 }
 
@@ -152,6 +154,7 @@ pub fn resume(body: &[u8], bytes_max: usize) -> Result<ResumeCommand, Error> {
     check_id(WHAT, "interrupt_id", command.interrupt_id.as_deref())?;
     check_id(WHAT, "key", command.key.as_deref())?;
     check_id(WHAT, "run_id", command.run_id.as_deref())?;
+    check_modes(WHAT, &command.stream_mode)?;
     if command.interrupt_id.is_some() && command.key.is_some() {
         return Err(Error::WrongValue {
             what: WHAT,
@@ -372,6 +375,18 @@ fn check_settings(what: &'static str, config: Option<&RunConfig>) -> Result<(), 
         what,
         field,
         problem: "belongs to a start, and what goes on keeps that; leave it out",
+    })
+}
+
+fn check_modes(what: &'static str, words: &[String]) -> Result<(), Error> {
+    if words.iter().all(|word| StreamMode::of(word).is_some()) {
+        return Ok(());
+    }
+    Err(Error::WrongValue {
+        what,
+        field: "stream_mode",
+        problem: "names no mode of live output; use values, updates, custom, messages, tasks, \
+                  checkpoints or debug",
     })
 }
 

@@ -8,7 +8,7 @@
 
 use serde_json::{Map, Value};
 use superstep_graph::{Breakpoints, NodeName, Send};
-use superstep_protocol::{Durability, Goto, Streams, Terms, Update};
+use superstep_protocol::{Durability, Goto, StreamMode, Streams, Terms, Update};
 
 use crate::{ResumeCommand, StartCommand, UpdateCommand, decode::Error};
 
@@ -24,7 +24,11 @@ impl StartCommand {
             durability,
             ..
         } = self;
-        terms("start command", [before, after], durability.as_deref())
+        let terms = terms("start command", [before, after], durability.as_deref())?;
+        Ok(Terms {
+            streams: streams(&self.stream_mode, self.stream_subgraphs),
+            ..terms
+        })
     }
 }
 
@@ -40,7 +44,11 @@ impl ResumeCommand {
             durability,
             ..
         } = self;
-        terms("resume command", [before, after], durability.as_deref())
+        let terms = terms("resume command", [before, after], durability.as_deref())?;
+        Ok(Terms {
+            streams: streams(&self.stream_mode, self.stream_subgraphs),
+            ..terms
+        })
     }
 
     /// Where it goes, in the order in which it says so; empty if it does not.
@@ -113,6 +121,15 @@ fn terms(
         },
         streams: Streams::default(),
     })
+}
+
+/// What a run sends while it runs; words that are no modes are refused before.
+fn streams(modes: &[String], subgraphs: bool) -> Streams {
+    let modes = modes.iter().filter_map(|word| StreamMode::of(word));
+    Streams {
+        modes: modes.collect(),
+        subgraphs,
+    }
 }
 
 /// The form of a target: a name, or a node and its input and nothing else.

@@ -40,7 +40,9 @@ use crate::{
     threads::Threads,
 };
 
-pub use read::{EventFeed, OpenInterrupt, RegisteredGraph, RunDetail, ThreadDetail};
+pub use read::{
+    EventFeed, OpenInterrupt, OutputFeed, RegisteredGraph, RunDetail, ThreadDetail, Told,
+};
 pub use wait::{Ended, RunEnd, UpdateEnd, Watching};
 
 /// For how long a read of the store is tried again.

@@ -7,11 +7,12 @@
 
 mod read;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use superstep_protocol::{
-    CommandId, CommandRef, Event, Head, Refusal, RunId, ThreadId, ThreadState, UnixMillis,
+    CommandId, CommandRef, Event, Head, Record, RecordBody, Refusal, RunId, ThreadId, ThreadState,
+    UnixMillis,
 };
 use superstep_queue::{CommandKind, Delivery, header};
 use superstep_wire::{Outcome, RefusalKind, Reply, decode, encode, outward};
@@ -23,6 +24,7 @@ use crate::{
     error::Error,
     registry::Registry,
     settings::WorkerSettings,
+    stream::{self, OutputSink, Stream},
     threads::OutcomeBytes,
 };
 
@@ -49,6 +51,7 @@ pub(crate) struct Commands {
     pub(crate) effects: Effects,
     pub(crate) registry: Registry,
     pub(crate) settings: WorkerSettings,
+    pub(crate) sink: Option<Arc<dyn OutputSink>>,
 }
 
 impl Commands {
@@ -77,6 +80,7 @@ impl Commands {
                             thread_id = %asked.thread, command_id = %command.id,
                             record = %record.head, kind = kind.as_str(), "accepted"
                         );
+                        self.tell_end(&state.state, &record);
                         self.effects
                             .perform(&mut state, Some(&record), Publish::Of(record.head))
                             .await?;
@@ -263,6 +267,23 @@ impl Commands {
         {
             debug!(%error, "the sender could not be told");
         }
+    }
+
+    /// A run that begins and finds nothing to do has what it goes on from to tell, where this
+    /// worker knows its graph; and whoever follows a run is told that it is over.
+    fn tell_end(&self, state: &ThreadState, record: &Record) {
+        if state.is_busy() || !stream::is_of_run(&record.body) {
+            return;
+        }
+        let stream = Stream::of(self.sink.as_ref(), state);
+        let begins = matches!(
+            record.body,
+            RecordBody::Resumed { .. } | RecordBody::Retried { .. }
+        );
+        if let Some(graph) = self.engine.graphs.get(&state.graph).filter(|_| begins) {
+            stream::nothing_left(&stream, graph.topology(), state);
+        }
+        stream.end();
     }
 }
 

@@ -136,6 +136,9 @@ impl Engine {
             let (after, record) = &**done;
             let stream = Stream::of(running.sink.as_ref(), &after.state);
             stream::appended(&stream, graph.topology(), &ran, record, &after.state);
+            if !after.state.is_busy() && stream::is_of_run(&record.body) {
+                stream.end();
+            }
         }
         Ok(worked)
     }

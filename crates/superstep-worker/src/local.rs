@@ -490,6 +490,7 @@ impl Local {
             let graph = self.engine.graph_of(&accepted)?;
             let stream = Stream::of(self.sink.as_ref(), &accepted.state);
             stream::nothing_left(&stream, graph.topology(), &accepted.state);
+            stream.end();
         }
         let (thread, declined) = self.drive(accepted, &turn).await?;
         if let Some(refusal) = declined {

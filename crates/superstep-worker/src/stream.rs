@@ -15,7 +15,9 @@ use serde_json::{Value, json};
 use superstep_graph::NodeName;
 use superstep_protocol::{RunId, StreamMode, Streams, ThreadId, ThreadState};
 
-pub(crate) use moments::{TaskEnd, appended, nodes_of, nothing_left, round_begins, task_ended};
+pub(crate) use moments::{
+    TaskEnd, appended, is_of_run, nodes_of, nothing_left, round_begins, task_ended,
+};
 
 /// One event of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +48,11 @@ pub struct StreamEvent {
 pub trait OutputSink: Send + Sync {
     /// Takes one event; never waits.
     fn emit(&self, thread: &ThreadId, run: &RunId, event: StreamEvent);
+
+    /// A run that asked for events is over: none follow. Never waits.
+    fn end(&self, thread: &ThreadId, run: &RunId) {
+        let _ = (thread, run);
+    }
 }
 
 /// Several sinks as one.
@@ -55,6 +62,12 @@ impl OutputSink for Tee {
     fn emit(&self, thread: &ThreadId, run: &RunId, event: StreamEvent) {
         for sink in &self.0 {
             sink.emit(thread, run, event.clone());
+        }
+    }
+
+    fn end(&self, thread: &ThreadId, run: &RunId) {
+        for sink in &self.0 {
+            sink.end(thread, run);
         }
     }
 }
@@ -131,6 +144,13 @@ impl Stream {
                 data: data(),
             };
             to.sink.emit(&to.thread, &to.run, event);
+        }
+    }
+
+    /// Tells whoever follows the run that it is over.
+    pub(crate) fn end(&self) {
+        if let Some(to) = self.to.as_ref().filter(|to| !to.asked.modes.is_empty()) {
+            to.sink.end(&to.thread, &to.run);
         }
     }
 

@@ -117,11 +117,12 @@ impl Worker {
 
         let (sender, receiver) = mpsc::channel(OUTPUT_QUEUE_MAX);
         let forwarder = tokio::spawn(forward(Arc::clone(&self.queue), receiver));
+        let sink: Arc<dyn OutputSink> = Arc::new(QueueSink { sender });
         let works = Works {
             engine: engine.clone(),
             effects: effects.clone(),
             settings: self.settings.clone(),
-            sink: Some(Arc::new(QueueSink { sender })),
+            sink: Some(Arc::clone(&sink)),
             draining: shutdown.clone(),
             stopping: stopping.clone(),
         };
@@ -130,6 +131,7 @@ impl Worker {
             effects: effects.clone(),
             registry: Registry::default(),
             settings: self.settings.clone(),
+            sink: Some(sink),
         };
 
         // A loop that waits for messages holds a slot: with fewer slots than graphs, one quiet
@@ -546,10 +548,20 @@ struct QueueSink {
     sender: mpsc::Sender<(ThreadId, RunId, Bytes)>,
 }
 
+impl QueueSink {
+    fn send(&self, output: Output) {
+        let body = Bytes::from(encode::body(&output));
+        let message = (output.thread_id.into(), output.run_id.into(), body);
+        if let Err(error) = self.sender.try_send(message) {
+            debug!(%error, "live output was dropped");
+        }
+    }
+}
+
 impl OutputSink for QueueSink {
     fn emit(&self, thread: &ThreadId, run: &RunId, event: StreamEvent) {
         let path: Vec<&str> = event.path.iter().map(NodeName::as_str).collect();
-        let body = encode::body(&Output {
+        self.send(Output {
             thread_id: thread.to_string(),
             run_id: run.to_string(),
             mode: event.mode.as_str().to_owned(),
@@ -557,10 +569,15 @@ impl OutputSink for QueueSink {
             checkpoint_ns: path.join("|"),
             data: event.data,
         });
-        let message = (thread.clone(), run.clone(), Bytes::from(body));
-        if self.sender.try_send(message).is_err() {
-            debug!(thread_id = %thread, "live output was dropped: its queue is full");
-        }
+    }
+
+    fn end(&self, thread: &ThreadId, run: &RunId) {
+        self.send(Output {
+            thread_id: thread.to_string(),
+            run_id: run.to_string(),
+            mode: "end".to_owned(),
+            ..Output::default()
+        });
     }
 }
 

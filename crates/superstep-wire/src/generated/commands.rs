@@ -75,6 +75,21 @@ pub struct StartCommand {
     /// way.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub durability: Option<String>,
+    /// What the run sends as live output while it runs: `values`, `updates`, `custom`, `messages`,
+    /// `tasks`, `checkpoints` or `debug`. None: what its nodes emit (`custom` and `messages`).
+    #[serde(
+        default,
+        deserialize_with = "crate::field::null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub stream_mode: Vec<String>,
+    /// Whether its subgraphs send theirs too.
+    #[serde(
+        default,
+        deserialize_with = "crate::field::null_is_default",
+        skip_serializing_if = "crate::field::is_false"
+    )]
+    pub stream_subgraphs: bool,
 }
 
 /// Settings of one run, as in LangGraph's `config`.
@@ -181,6 +196,20 @@ pub struct ResumeCommand {
     /// `wrong_graph`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub graph: Option<String>,
+    /// What the run sends as live output while it runs, as in a start.
+    #[serde(
+        default,
+        deserialize_with = "crate::field::null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub stream_mode: Vec<String>,
+    /// Whether its subgraphs send theirs too.
+    #[serde(
+        default,
+        deserialize_with = "crate::field::null_is_default",
+        skip_serializing_if = "crate::field::is_false"
+    )]
+    pub stream_subgraphs: bool,
 }
 
 /// Ends what runs or waits on a thread. Completed supersteps stay; open questions close.

@@ -280,11 +280,12 @@ pub struct Output {
     /// The run.
     pub run_id: String,
     /// The stream mode that `data` belongs to, as in LangGraph: `values`, `updates`, `messages`,
-    /// `custom`, `tasks` or `checkpoints`.
+    /// `custom`, `tasks`, `checkpoints` or `debug`. `end`, without data: the run is over.
     pub mode: String,
     /// The superstep.
     pub step: i32,
-    /// The place of the subgraph that it comes from; empty for the graph itself.
+    /// The place of the subgraph that it comes from: the names of its nodes from the outside in,
+    /// with `|` between them; empty for the graph itself.
     pub checkpoint_ns: String,
     /// The output itself; its shape depends on the mode.
     pub data: Value,

@@ -10,7 +10,8 @@ use serde_json::{Map, Value};
 use superstep_checkpoint::{InterruptQuery, Page, REGISTRATION_TTL, ThreadQuery, ThreadRow};
 use superstep_graph::{Graph, InterruptId, NodeName, TaskId};
 use superstep_protocol::{
-    GraphName, GraphVersion, RunError, RunId, RunStatus, ThreadId, ThreadState, ThreadStatus,
+    GraphName, GraphVersion, RunError, RunId, RunStatus, StreamMode, ThreadId, ThreadState,
+    ThreadStatus,
 };
 use superstep_queue::{EventFilter, Subscription};
 use superstep_wire::{Event, decode, time::to_rfc3339};
@@ -19,6 +20,7 @@ use super::Client;
 use crate::{
     error::Error,
     shown::can_be_shown,
+    stream::StreamEvent,
     view::{CheckpointView, StateView},
 };
 
@@ -272,6 +274,73 @@ impl Client {
             seen: HashSet::new(),
             order: VecDeque::new(),
         })
+    }
+
+    /// Follows the live output of a thread from now on; what its runs send is said by the
+    /// `stream_mode` of their commands.
+    ///
+    /// # Errors
+    /// If the queue fails.
+    pub async fn outputs(&self, thread: &ThreadId) -> Result<OutputFeed, Error> {
+        Ok(OutputFeed {
+            subscription: self.queue.outputs(thread).await?,
+        })
+    }
+}
+
+/// What a run told, as [`OutputFeed`] gives it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Told {
+    /// An event of this run.
+    Event(RunId, StreamEvent),
+    /// This run is over: nothing of it follows.
+    End(RunId),
+}
+
+/// The live output of a thread's runs, in the order in which each worker sent it. It is not
+/// stored, and may be lost or come again.
+pub struct OutputFeed {
+    subscription: Box<dyn Subscription>,
+}
+
+impl std::fmt::Debug for OutputFeed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OutputFeed").finish_non_exhaustive()
+    }
+}
+
+impl OutputFeed {
+    /// Waits for what is told next; modes that this version does not know are passed over.
+    /// `None` if the subscription ended.
+    ///
+    /// # Errors
+    /// If the queue fails, or a message is no output.
+    ///
+    /// # Cancel safety
+    /// Nothing is lost by dropping the future.
+    pub async fn next(&mut self) -> Result<Option<Told>, Error> {
+        while let Some(received) = self.subscription.next().await? {
+            let output = decode::output(&received.body).map_err(Error::Reply)?;
+            let run = RunId::from(output.run_id);
+            if output.mode == "end" {
+                return Ok(Some(Told::End(run)));
+            }
+            let Some(mode) = StreamMode::of(&output.mode) else {
+                continue;
+            };
+            let path = output
+                .checkpoint_ns
+                .split('|')
+                .filter(|node| !node.is_empty());
+            let event = StreamEvent {
+                path: path.map(NodeName::from).collect(),
+                step: i64::from(output.step),
+                mode,
+                data: output.data,
+            };
+            return Ok(Some(Told::Event(run, event)));
+        }
+        Ok(None)
     }
 }
 

@@ -147,6 +147,20 @@ pub(crate) fn task_ended(
     }
 }
 
+/// Whether a record is of a run, and may end it; those of an update from outside are not.
+pub(crate) fn is_of_run(body: &RecordBody) -> bool {
+    match body {
+        RecordBody::Committed(committed) => committed.run.is_some(),
+        RecordBody::Amended(_)
+        | RecordBody::Interrupted(_)
+        | RecordBody::Failed(_)
+        | RecordBody::Resumed { .. }
+        | RecordBody::Retried { .. }
+        | RecordBody::Cancelled { .. } => true,
+        _ => false,
+    }
+}
+
 /// A record was appended that made `state`; `ran` are the nodes of the superstep that it ends.
 pub(crate) fn appended(
     stream: &Stream,

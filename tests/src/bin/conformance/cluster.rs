@@ -20,7 +20,7 @@ use std::{
 use serde_json::{Map, Value};
 use superstep::{
     CheckpointView, Graph, GraphId, Graphs, InterruptView, Profile, RunOptions, RunOutput,
-    RunStatus, StateView, ThreadId, Update, WorkerSettings,
+    RunStatus, StateView, StreamEvent, Streams, ThreadId, Update, WorkerSettings,
 };
 use superstep_checkpoint_redis::{RedisLog, RedisSettings};
 use superstep_queue::{Queue as _, subject::Subjects};
@@ -28,7 +28,8 @@ use superstep_queue_nats::{NatsQueue, NatsSettings};
 use superstep_tests::servers::{NatsServer, RedisServer};
 use superstep_wire::{ResumeCommand, RunConfig, StartCommand, StateUpdate, UpdateCommand, outward};
 use superstep_worker::{
-    Client, Ended, RunEnd, Sending, Sent, SystemWorld, UpdateEnd, Watching, Worker, chain,
+    Client, Ended, OutputFeed, RunEnd, Sending, Sent, SystemWorld, Told, UpdateEnd, Watching,
+    Worker, chain,
 };
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -146,7 +147,7 @@ impl Cluster {
     ) -> Result<RunOutput, Declined> {
         let runs = self.runs.fetch_add(1, Ordering::Relaxed);
         let thread = self.thread(&format!("run-{runs}"));
-        let ran = Box::pin(thread.invoke_with(input, options)).await?;
+        let ran = Box::pin(thread.invoke_with(input, options, &mut Vec::new())).await?;
         accepted(self.client.delete(&thread.id, &sending()).await?)?;
         Ok(ran)
     }
@@ -184,6 +185,7 @@ impl ClusterThread {
         &self,
         input: Value,
         options: RunOptions,
+        events: &mut Vec<StreamEvent>,
     ) -> Result<RunOutput, Declined> {
         let start = StartCommand {
             thread_id: Some(self.id.to_string()),
@@ -199,17 +201,23 @@ impl ClusterThread {
             interrupt_before: options.interrupt_before.as_ref().map(outward::breakpoints),
             interrupt_after: options.interrupt_after.as_ref().map(outward::breakpoints),
             durability: Some(outward::durability(options.durability).to_owned()),
+            stream_mode: modes(&options.streams),
+            stream_subgraphs: options.streams.subgraphs,
             ..StartCommand::default()
         };
+        let feed = self.feed(&options.streams).await?;
         let watching = self.watch().await?;
         let sent = Box::pin(self.client.start(&self.graph.name, start, &sending())).await;
-        self.run_of(sent?, watching).await
+        let output = self.run_of(sent?, watching).await?;
+        follow(feed, &output.run, events).await?;
+        Ok(output)
     }
 
     pub(crate) async fn command_with(
         &self,
         command: Commanded,
         options: RunOptions,
+        events: &mut Vec<StreamEvent>,
     ) -> Result<RunOutput, Declined> {
         let goto: Vec<_> = command.goto.into_iter().map(Into::into).collect();
         let resume = ResumeCommand {
@@ -225,11 +233,16 @@ impl ClusterThread {
             interrupt_after: options.interrupt_after.as_ref().map(outward::breakpoints),
             durability: Some(outward::durability(options.durability).to_owned()),
             graph: Some(self.graph.name.to_string()),
+            stream_mode: modes(&options.streams),
+            stream_subgraphs: options.streams.subgraphs,
             ..ResumeCommand::default()
         };
+        let feed = self.feed(&options.streams).await?;
         let watching = self.watch().await?;
         let sent = Box::pin(self.client.resume(&self.id, resume, &sending())).await;
-        self.run_of(sent?, watching).await
+        let output = self.run_of(sent?, watching).await?;
+        follow(feed, &output.run, events).await?;
+        Ok(output)
     }
 
     pub(crate) async fn update_state(
@@ -290,6 +303,14 @@ impl ClusterThread {
         Ok(self.client.history(&self.id, None, limit).await?)
     }
 
+    /// The thread's live output, if anything of it is asked for.
+    async fn feed(&self, streams: &Streams) -> Result<Option<OutputFeed>, Declined> {
+        if streams.modes.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(self.client.outputs(&self.id).await?))
+    }
+
     async fn watch(&self) -> Result<Watching, Declined> {
         Ok(self.client.watch(&self.id).await?)
     }
@@ -302,6 +323,32 @@ impl ClusterThread {
         match Box::pin(watching.run_end(&run, SOON)).await? {
             Some(end) => output(end),
             None => Err(fault("a run did not end in time")),
+        }
+    }
+}
+
+fn modes(streams: &Streams) -> Vec<String> {
+    let words = streams.modes.iter().map(|mode| mode.as_str().to_owned());
+    words.collect()
+}
+
+/// What a run that is over has told.
+async fn follow(
+    feed: Option<OutputFeed>,
+    run: &superstep::RunId,
+    events: &mut Vec<StreamEvent>,
+) -> Result<(), Declined> {
+    let Some(mut feed) = feed else {
+        return Ok(());
+    };
+    loop {
+        match tokio::time::timeout(SOON, feed.next()).await {
+            Ok(Ok(Some(Told::Event(of, event)))) if of == *run => events.push(event),
+            Ok(Ok(Some(Told::Event(..)))) => {}
+            Ok(Ok(Some(Told::End(of)))) if of == *run => return Ok(()),
+            Ok(Ok(Some(Told::End(_)))) => {}
+            Ok(Err(error)) => return Err(error.into()),
+            Ok(Ok(None)) | Err(_) => return Err(fault("the end of a run's output did not come")),
         }
     }
 }

@@ -55,10 +55,7 @@ impl Handle {
     ) -> Result<RunOutput, Declined> {
         match self {
             Self::Embedded(thread) => follow(thread.stream_with(input, options), events).await,
-            Self::Cluster(thread) => {
-                no_streams(&options)?;
-                thread.invoke_with(input, options).await
-            }
+            Self::Cluster(thread) => thread.invoke_with(input, options, events).await,
         }
     }
 
@@ -100,10 +97,7 @@ impl Handle {
                 }
                 follow(thread.stream_command(command, options), events).await
             }
-            Self::Cluster(thread) => {
-                no_streams(&options)?;
-                thread.command_with(command, options).await
-            }
+            Self::Cluster(thread) => thread.command_with(command, options, events).await,
         }
     }
 
@@ -180,13 +174,6 @@ async fn follow(
         events.push(event);
     }
     Ok(stream.output().await?)
-}
-
-fn no_streams(options: &RunOptions) -> Result<(), Unsupported> {
-    if options.streams.modes.is_empty() {
-        return Ok(());
-    }
-    Err(Unsupported::new("stream modes on the cluster"))
 }
 
 impl Declined {
