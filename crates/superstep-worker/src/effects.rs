@@ -301,7 +301,8 @@ fn add_work(
             body: Bytes::from(body),
         });
     };
-    if tasks.len() < 2 {
+    // One answer for whoever asks first: only a worker that runs them all can see to that.
+    if tasks.len() < 2 || state.offer.is_some() {
         message(Vec::new());
     } else {
         // One message each spreads a superstep over every worker with a free slot.

@@ -66,19 +66,8 @@ pub(crate) struct Engine {
 impl Engine {
     /// The graph that runs `thread`.
     pub(crate) fn graph_of(&self, thread: &Thread) -> Result<Arc<RunnableGraph>, Error> {
-        let id = &thread.state.graph;
-        self.graphs
-            .get(id)
-            .cloned()
-            .ok_or_else(|| Error::NoSuchGraph {
-                thread: thread.state.thread.clone(),
-                graph: id.to_string(),
-                held: {
-                    let held: Vec<String> =
-                        self.graphs.iter().map(|g| g.id().to_string()).collect();
-                    held.join(", ")
-                },
-            })
+        let graph = self.graphs.get(&thread.state.graph).cloned();
+        graph.ok_or_else(|| self.graphs.lacks(&thread.state))
     }
 
     /// Decides a command and appends what it calls for. `outcome` makes what is remembered of

@@ -4,10 +4,11 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use serde_json::{Value, json};
 use superstep_graph::{Graph, NodeName, START, digest};
-use superstep_protocol::{GraphId, GraphName};
+use superstep_protocol::{GraphId, GraphName, ThreadState};
 
 use crate::{
     cache::{MemoryCache, NodeCache},
+    error::Error,
     node::Node,
     policies::Policies,
 };
@@ -270,6 +271,16 @@ impl Graphs {
             .rev()
             .find(|(id, _)| id.name == *name)
             .map(|(_, graph)| graph)
+    }
+
+    /// That a thread's graph is none of these.
+    pub(crate) fn lacks(&self, state: &ThreadState) -> Error {
+        let held: Vec<String> = self.iter().map(|graph| graph.id().to_string()).collect();
+        Error::NoSuchGraph {
+            thread: state.thread.clone(),
+            graph: state.graph.to_string(),
+            held: held.join(", "),
+        }
     }
 
     /// Every graph, by name and version.

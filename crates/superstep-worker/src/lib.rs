@@ -19,6 +19,7 @@ mod faults;
 mod graphs;
 mod index;
 mod input;
+mod inside;
 mod local;
 mod node;
 mod panics;

@@ -13,16 +13,15 @@ use superstep_graph::{InterruptId, NodeName, command_input};
 use superstep_protocol::{
     Answers, Base, CommandId, CommandRef, Dispatch, Event, GraphId, Profile, RECURSION_LIMIT,
     Refusal, Resume, RunId, RunStatus, Start, StateUpdate, ThreadId, ThreadStatus, Update,
-    checkpoint_id,
 };
 
 use crate::{
-    child,
     clock::SharedWorld,
     engine::{Accepted, Engine, Worked},
     error::Error,
     graphs::Graphs,
     input::InputSchema,
+    inside,
     rounds::Running,
     settings::WorkerSettings,
     shown::{can_be_shown, output, shows},
@@ -214,23 +213,6 @@ impl Local {
         self.invoke(graph, thread, input, options).await
     }
 
-    /// The checkpoint that an update is of, if it is not the last one as it stands. In LangGraph
-    /// an update knows nothing of what commands changed in a checkpoint since.
-    async fn base_of_update(
-        &self,
-        thread: &ThreadId,
-        checkpoint: Option<&str>,
-    ) -> Result<Option<Box<Base>>, Error> {
-        if checkpoint.is_some() || self.settings.profile == Profile::Default {
-            return self.base(thread, checkpoint, false).await;
-        }
-        let found = self.engine.threads.load(thread).await?;
-        let amended = found.filter(|found| found.state.amended);
-        let saved = amended.and_then(|found| found.state.saved);
-        let saved = saved.map(|(head, time)| checkpoint_id(head, time));
-        self.base(thread, saved.as_deref(), false).await
-    }
-
     /// The checkpoint of this id, with all that a branch from it needs.
     async fn base(
         &self,
@@ -302,14 +284,16 @@ impl Local {
             return Err(Error::Refused(Refusal::InvalidUpdate { reason }));
         }
         let place = options.subgraph.clone();
+        let threads = &self.engine.threads;
+        let base = threads
+            .base_of_update(thread, options.checkpoint.as_deref())
+            .await?;
         let event = Event::Update(Box::new(StateUpdate {
             command: self.command(),
             update: updates.remove(0),
             more: updates,
             subgraph: options.subgraph,
-            at: self
-                .base_of_update(thread, options.checkpoint.as_deref())
-                .await?,
+            at: base.map_err(Error::Refused)?,
         }));
         let turn = self.turns.take(thread).await;
         self.finish_in(&turn, thread).await?;
@@ -394,11 +378,8 @@ impl Local {
             return Ok(None);
         };
         let graph = self.engine.graph_of(&thread)?;
-        let Some(mut history) = child::history(&graph, &thread.state, place) else {
-            return Err(no_subgraph(&thread, place));
-        };
-        history.truncate(limit);
-        Ok(Some(history))
+        let history = inside::history(&graph, &thread.state, place, limit);
+        history.map(Some).map_err(Error::Refused)
     }
 
     fn view_at(
@@ -411,17 +392,7 @@ impl Local {
             return Ok(self.view(thread));
         }
         let graph = self.engine.graph_of(thread)?;
-        if place.is_empty() {
-            return Ok(StateView::with_subgraphs(&thread.state, &graph));
-        }
-        let Some((graph, state)) = child::at_place(&graph, &thread.state, place) else {
-            return Err(no_subgraph(thread, place));
-        };
-        Ok(if subgraphs {
-            StateView::with_subgraphs(&state, graph)
-        } else {
-            StateView::of(&state, Some(graph.topology()))
-        })
+        inside::state(&graph, &thread.state, place, subgraphs).map_err(Error::Refused)
     }
 
     /// The thread as its history shows it at a checkpoint; `None` if there is no such thread.
@@ -638,14 +609,4 @@ pub(crate) fn uuid_v7(ms: u64, high: u64, low: u64) -> String {
         &hex[20..],
     ]
     .join("-")
-}
-
-fn no_subgraph(thread: &Thread, place: &[NodeName]) -> Error {
-    let place: Vec<&str> = place.iter().map(NodeName::as_str).collect();
-    let reason = format!(
-        "no task of thread `{}` waits inside the subgraph `{}`; look at it while it waits",
-        thread.state.thread,
-        place.join("/")
-    );
-    Error::Refused(Refusal::InvalidInput { reason })
 }

@@ -262,6 +262,14 @@ pub struct UpdateCommand {
     /// as `wrong_graph`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub graph: Option<String>,
+    /// The subgraph of a waiting task to update, by its nodes from the outside in. One in which no
+    /// task waits is refused as `invalid_update`.
+    #[serde(
+        default,
+        deserialize_with = "crate::field::null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub subgraph: Vec<String>,
 }
 
 /// One of several updates of a superstep.

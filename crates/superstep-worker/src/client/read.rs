@@ -19,6 +19,8 @@ use superstep_wire::{Event, decode, time::to_rfc3339};
 use super::Client;
 use crate::{
     error::Error,
+    graphs::RunnableGraph,
+    inside,
     shown::can_be_shown,
     stream::StreamEvent,
     view::{CheckpointView, StateView},
@@ -169,6 +171,53 @@ impl Client {
         self.threads
             .state_at(thread, checkpoint_id, &self.graphs)
             .await
+    }
+
+    /// The thread as it is now inside the subgraph at `place`, nodes from the outside in, or as a
+    /// whole if that is empty; with the states of subgraphs if `subgraphs`. `None` if there is no
+    /// such thread.
+    ///
+    /// # Errors
+    /// `Refused` if no task waits inside it; `NoSuchGraph` if the client was not given the
+    /// thread's graph; or if the store fails.
+    pub async fn thread_inside(
+        &self,
+        thread: &ThreadId,
+        place: &[NodeName],
+        subgraphs: bool,
+    ) -> Result<Option<StateView>, Error> {
+        let Some(state) = self.state_of(thread).await? else {
+            return Ok(None);
+        };
+        let graph = self.held(&state)?;
+        let view = inside::state(graph, &state, place, subgraphs);
+        view.map(Some).map_err(Error::Refused)
+    }
+
+    /// The checkpoints of the subgraph at `place` in the call that waits, newest first, at most
+    /// `limit`; `None` if there is no such thread.
+    ///
+    /// # Errors
+    /// As [`thread_inside`](Self::thread_inside).
+    pub async fn history_inside(
+        &self,
+        thread: &ThreadId,
+        place: &[NodeName],
+        limit: usize,
+    ) -> Result<Option<Vec<CheckpointView>>, Error> {
+        let Some(state) = self.state_of(thread).await? else {
+            return Ok(None);
+        };
+        let graph = self.held(&state)?;
+        let history = inside::history(graph, &state, place, limit);
+        history.map(Some).map_err(Error::Refused)
+    }
+
+    fn held(&self, state: &ThreadState) -> Result<&RunnableGraph, Error> {
+        match self.graphs.get(&state.graph) {
+            Some(graph) => Ok(graph),
+            None => Err(self.graphs.lacks(state)),
+        }
     }
 
     /// The thread's graph, if it is held here.

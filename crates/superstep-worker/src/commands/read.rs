@@ -222,7 +222,7 @@ impl Commands {
         };
         let threads = &self.engine.threads;
         let checkpoint = update.checkpoint_id.as_deref();
-        let at = match threads.named_base(thread, checkpoint, false).await? {
+        let at = match threads.base_of_update(thread, checkpoint).await? {
             Ok(at) => at,
             Err(refusal) => return refused(outward::refusal(&refusal)),
         };
@@ -242,13 +242,15 @@ impl Commands {
             Ok(absent) => absent,
             Err(refusal) => return refused(outward::refusal(&refusal)),
         };
+        let subgraph = update.subgraph.iter().map(|node| node.as_str().into());
+        let subgraph = subgraph.collect();
         let mut updates = update.into_updates().into_iter();
         let update = updates.next().expect("a command has an update at least");
         let event = Event::Update(Box::new(StateUpdate {
             command: command.clone(),
             update,
             more: updates.collect(),
-            subgraph: Vec::new(),
+            subgraph,
             at,
         }));
         Ok(Asked {

@@ -4,7 +4,9 @@
 //! checkpoint that is not there means is said here once, for every mode and message. How a log
 //! is folded is left to `threads`.
 
-use superstep_protocol::{Base, Record, RecordBody, Refusal, RunId, ThreadId};
+use superstep_protocol::{
+    Base, Profile, Record, RecordBody, Refusal, RunId, ThreadId, checkpoint_id,
+};
 
 use super::Threads;
 use crate::{error::Error, graphs::Graphs, view::StateView};
@@ -35,6 +37,26 @@ impl Threads {
                 "thread `{thread}` has no checkpoint `{id}`; take one from its history"
             ),
         }))
+    }
+
+    /// The checkpoint that an update is of, if it is not the last one as it stands. In LangGraph
+    /// an update knows nothing of what commands changed in a checkpoint since.
+    pub(crate) async fn base_of_update(
+        &self,
+        thread: &ThreadId,
+        checkpoint: Option<&str>,
+    ) -> Result<Result<Option<Box<Base>>, Refusal>, Error> {
+        if checkpoint.is_some() {
+            return self.named_base(thread, checkpoint, false).await;
+        }
+        let found = self.load(thread).await?;
+        let commanded = found.filter(|found| {
+            let state = &found.state;
+            state.amended && state.profile == Profile::Langgraph && !state.deleted
+        });
+        let saved = commanded.and_then(|found| found.state.saved);
+        let saved = saved.map(|(head, time)| checkpoint_id(head, time));
+        self.named_base(thread, saved.as_deref(), false).await
     }
 
     /// The thread as its history shows it at a checkpoint; `None` if there is no such thread.

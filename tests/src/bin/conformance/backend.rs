@@ -97,6 +97,11 @@ impl Backend {
         }
     }
 
+    /// Whether each task of a superstep is a delivery of its own.
+    pub(crate) fn spreads_tasks(&self) -> bool {
+        matches!(self, Self::Cluster(_))
+    }
+
     /// A thread by its name.
     pub(crate) fn thread(&self, name: &str) -> Handle {
         match self {

@@ -252,17 +252,60 @@ impl ClusterThread {
         // Only the first one is at the checkpoint: the next ones build on it.
         let mut checkpoint = self.checkpoint.clone();
         for updates in supersteps {
-            self.update_superstep(updates, checkpoint.take()).await?;
+            let update = UpdateCommand {
+                checkpoint_id: checkpoint.take(),
+                graph: Some(self.graph.name.to_string()),
+                ..UpdateCommand::default()
+            };
+            self.update_superstep(updates, update).await?;
         }
         let state = self.client.thread(&self.id).await?;
         let state = state.ok_or_else(|| fault("a thread is gone after an update"))?;
         Ok(state.state)
     }
 
+    /// Updates the state of a subgraph in which a task waits.
+    pub(crate) async fn update_inside(
+        &self,
+        place: &[String],
+        values: Value,
+        as_node: Option<&str>,
+    ) -> Result<(), Declined> {
+        let as_node = as_node.map(Into::into);
+        let update = UpdateCommand {
+            subgraph: place.to_vec(),
+            ..UpdateCommand::default()
+        };
+        self.update_superstep(vec![Update { values, as_node }], update)
+            .await
+    }
+
+    pub(crate) async fn state_inside(
+        &self,
+        place: &[String],
+        subgraphs: bool,
+    ) -> Result<Option<StateView>, Declined> {
+        let place: Vec<_> = place.iter().map(|node| node.as_str().into()).collect();
+        Ok(self
+            .client
+            .thread_inside(&self.id, &place, subgraphs)
+            .await?)
+    }
+
+    pub(crate) async fn history_inside(
+        &self,
+        place: &[String],
+        limit: usize,
+    ) -> Result<Vec<CheckpointView>, Declined> {
+        let place: Vec<_> = place.iter().map(|node| node.as_str().into()).collect();
+        let history = self.client.history_inside(&self.id, &place, limit).await?;
+        Ok(history.unwrap_or_default())
+    }
+
     async fn update_superstep(
         &self,
         updates: Vec<Update>,
-        checkpoint_id: Option<String>,
+        update: UpdateCommand,
     ) -> Result<(), Declined> {
         let updates = updates.into_iter().map(|update| StateUpdate {
             values: update.values,
@@ -270,9 +313,7 @@ impl ClusterThread {
         });
         let update = UpdateCommand {
             updates: updates.collect(),
-            checkpoint_id,
-            graph: Some(self.graph.name.to_string()),
-            ..UpdateCommand::default()
+            ..update
         };
         let watching = self.watch().await?;
         let sent = Box::pin(self.client.update(&self.id, &update, &sending())).await;

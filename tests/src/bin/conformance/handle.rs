@@ -24,6 +24,50 @@ pub(crate) enum Handle {
     Cluster(ClusterThread),
 }
 
+/// A subgraph of a thread, inside which a task waits.
+#[derive(Clone, Debug)]
+pub(crate) enum Inside {
+    /// In this process.
+    Embedded(WaitingSubgraph),
+    /// On servers: the thread, and the place.
+    Cluster(ClusterThread, Vec<String>),
+}
+
+impl Inside {
+    /// Its state as it is now; `None` if there is no such thread.
+    pub(crate) async fn state(&self) -> Result<Option<StateView>, Declined> {
+        match self {
+            Self::Embedded(inside) => Ok(inside.state().await?),
+            Self::Cluster(thread, place) => thread.state_inside(place, false).await,
+        }
+    }
+
+    /// Its newest checkpoints, at most `limit`.
+    pub(crate) async fn history(&self, limit: usize) -> Result<Vec<CheckpointView>, Declined> {
+        match self {
+            Self::Embedded(inside) => Ok(inside.history(limit).await?),
+            Self::Cluster(thread, place) => thread.history_inside(place, limit).await,
+        }
+    }
+
+    /// Updates its state.
+    pub(crate) async fn update_state(
+        &self,
+        values: Value,
+        as_node: Option<&str>,
+    ) -> Result<(), Declined> {
+        match self {
+            Self::Embedded(inside) => {
+                inside.update_state(values, as_node).await?;
+            }
+            Self::Cluster(thread, place) => {
+                thread.update_inside(place, values, as_node).await?;
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A command as a run's input.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Commanded {
@@ -113,10 +157,12 @@ impl Handle {
     }
 
     /// The subgraph at a place, inside which a task waits.
-    pub(crate) fn subgraph(&self, place: &[String]) -> Result<WaitingSubgraph, Unsupported> {
+    pub(crate) fn subgraph(&self, place: &[String]) -> Inside {
         match self {
-            Self::Embedded(thread) => Ok(thread.subgraph(place.iter().map(String::as_str))),
-            Self::Cluster(_) => Err(Unsupported::new("a subgraph's checkpoints on the cluster")),
+            Self::Embedded(thread) => {
+                Inside::Embedded(thread.subgraph(place.iter().map(String::as_str)))
+            }
+            Self::Cluster(thread) => Inside::Cluster(thread.clone(), place.to_vec()),
         }
     }
 
@@ -124,7 +170,7 @@ impl Handle {
     pub(crate) async fn state_with_subgraphs(&self) -> Result<Option<StateView>, Declined> {
         match self {
             Self::Embedded(thread) => Ok(thread.state_with_subgraphs().await?),
-            Self::Cluster(_) => Err(Unsupported::new("states of subgraphs on the cluster").into()),
+            Self::Cluster(thread) => thread.state_inside(&[], true).await,
         }
     }
 

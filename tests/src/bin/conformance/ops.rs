@@ -6,9 +6,7 @@
 //! observations is left to `observe`, the meaning of ids to `compare`.
 
 use serde_json::{Map, Value, json};
-use superstep::{
-    CheckpointView, RunOptions, StateView, StreamMode, Streams, Update, WaitingSubgraph,
-};
+use superstep::{CheckpointView, RunOptions, StateView, StreamMode, Streams, Update};
 use superstep_graph::Target;
 
 use crate::{
@@ -16,7 +14,7 @@ use crate::{
     case::{Case, Durability, Kind, OneUpdate, Op, Selector},
     compare::Labels,
     graphs::{Unsupported, breakpoints, target_of},
-    handle::{Commanded, Declined, Handle},
+    handle::{Commanded, Declined, Handle, Inside},
     observe::{self, Classes},
     recorder::Recorder,
     script::{SEND, item_at},
@@ -80,7 +78,7 @@ impl<'a> Session<'a> {
         }
         let mut thread = self.backend.thread(&op.thread);
         if let Some(place) = &op.subgraph {
-            return self.perform_inside(&thread.subgraph(place)?, op).await;
+            return self.perform_inside(&thread.subgraph(place), op).await;
         }
         let answers = match op.kind {
             Kind::ResumeMap => select_answers(&thread, op, labels).await?,
@@ -130,7 +128,7 @@ impl<'a> Session<'a> {
     }
 
     /// Performs an operation on a subgraph whose call waits.
-    async fn perform_inside(&self, inside: &WaitingSubgraph, op: &Op) -> Result<Value, Fault> {
+    async fn perform_inside(&self, inside: &Inside, op: &Op) -> Result<Value, Fault> {
         let seen = match op.kind {
             Kind::State => inside.state().await.map(|view| match view {
                 Some(view) => observe::state(&view, self.classes),
@@ -144,13 +142,13 @@ impl<'a> Session<'a> {
             Kind::Update => {
                 let values = op.values.clone();
                 let updated = inside.update_state(values, op.as_node.as_deref()).await;
-                updated.map(|_| json!({"ok": true}))
+                updated.map(|()| json!({"ok": true}))
             }
             _ => return Err(Unsupported::new("a run from inside a subgraph").into()),
         };
         match seen {
             Ok(seen) => Ok(seen),
-            Err(error) => Ok(json!({"error": error_of(error.into(), false)?})),
+            Err(declined) => Ok(json!({"error": error_of(declined, false)?})),
         }
     }
 
