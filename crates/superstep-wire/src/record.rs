@@ -1,4 +1,4 @@
-//! Records and task results as bytes: the stored format, with its version.
+//! Records, task results and progress as bytes: the stored format, with its version.
 //!
 //! JSON in an envelope that names the format, so that any tool can read a log and a newer
 //! writer is noticed. Large channel values go out of line: the encoding hands them over as
@@ -296,6 +296,33 @@ pub fn encode_result(result: TaskResult) -> Vec<u8> {
 /// If it is of a newer format, or not readable.
 pub fn decode_result(bytes: &[u8]) -> Result<TaskResult, Error> {
     read::<ResultContent>("task result", bytes).map(|envelope| envelope.content.result)
+}
+
+/// What a call of a subgraph did since the last entry of its task's progress.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProgressEntry {
+    /// The records that it added to its log, in order.
+    pub records: Vec<Record>,
+    /// Whether its tasks have taken the answer that was offered to whoever asks first.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub took_offer: bool,
+}
+
+/// Encodes an entry of a task's progress. Its values stay in line: it is short-lived.
+pub fn encode_progress(entry: &ProgressEntry) -> Vec<u8> {
+    to_bytes(&EnvelopeRef {
+        format: FORMAT,
+        content: entry,
+        snapshot_blobs: BTreeMap::new(),
+    })
+}
+
+/// Decodes an entry of a task's progress.
+///
+/// # Errors
+/// If it is of a newer format, or not readable.
+pub fn decode_progress(bytes: &[u8]) -> Result<ProgressEntry, Error> {
+    read::<ProgressEntry>("progress of a task", bytes).map(|envelope| envelope.content)
 }
 
 #[cfg(test)]

@@ -49,6 +49,7 @@ pub(crate) async fn try_task(
             break attempted;
         };
         now.number += 1;
+        now.before.tries = made;
         now.before.took.clone_from(took);
         // What finished inside a subgraph does not run again.
         now.before.child.clone_from(child);

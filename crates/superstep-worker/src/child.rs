@@ -6,12 +6,14 @@
 //! question of the task, an answer or a retry goes on inside, and finished inner tasks do not run
 //! again. Ids follow from the task's own: a call that is done again asks the same questions.
 //!
-//! What is promised: the child is durable with its parent's records. A crash in the middle of a
-//! call does the call's supersteps again since the parent's last record; `Log::append` is the one
-//! place where they would be stored on the way. A task's timeout is for each inner task.
+//! What is promised: a finished inner superstep is durable before anything is done with it. Its
+//! records go into the round's progress (`progress`), so that a call which is done again after a
+//! crash goes on behind them; what counts for the thread is that they come with its parent's
+//! record. A task's timeout is for each inner task.
 
 mod log;
 mod look;
+mod progress;
 mod update;
 
 use std::{
@@ -27,9 +29,10 @@ use superstep_protocol::{
     RunStatus, Start, TaskResult, TaskState, Terms, ThreadState,
 };
 
-use self::{log::Log, look::child_task};
+use self::{log::Log, look::child_task, progress::Stored};
 pub(crate) use self::{
     look::{at_place, child_of, history},
+    progress::{Progress, WhyStopped},
     update::updated,
 };
 use crate::{
@@ -53,15 +56,25 @@ pub(crate) struct Inside {
     parent: Option<ToParent>,
     /// Answers to questions of a call that begins anew each time it goes on.
     known: Arc<BTreeMap<InterruptId, Value>>,
+    /// Where calls store what they did; `None` if nowhere, as within one that begins anew.
+    progress: Option<Progress>,
 }
 
 impl Inside {
     /// In the root graph.
-    pub(crate) fn root(tasks_max: usize) -> Self {
+    pub(crate) fn root(tasks_max: usize, progress: Option<Progress>) -> Self {
         Self {
             tasks_max,
             parent: None,
             known: Arc::default(),
+            progress,
+        }
+    }
+
+    /// Notes that a task took the offered answer: who goes on with the call does not offer it.
+    pub(crate) fn offer_taken(&self) {
+        if let Some(progress) = &self.progress {
+            progress.offer_taken();
         }
     }
 
@@ -181,28 +194,44 @@ pub(crate) fn call<'a>(
     input: Value,
     attempt: &Attempt,
 ) -> Pin<Box<dyn Future<Output = Result<Called, Stopped>> + Send + 'a>> {
-    let before = &attempt.before.child;
-    let log = Log::after(parent, &task.id, subgraph.checkpointer, before);
+    let before = attempt.before.child.clone();
     let attempt = attempt_inside(subgraph, parent, task, attempt);
     Box::pin(async move {
-        let log = match log {
-            Ok(log) => log,
-            Err(error) => {
-                let error = error_of(task, "CorruptSubgraph", &error);
-                let child = Vec::new();
-                return Ok(Called::Failed { error, child });
+        let progress = attempt.inside.progress.clone();
+        let mut look = progress.as_ref().is_some_and(Progress::may_be_there);
+        loop {
+            let stored = match &progress {
+                Some(progress) if look => progress.read().await?,
+                _ => Vec::new(),
+            };
+            if stored.iter().any(|entry| entry.took_offer) {
+                attempt.take_offer_away();
             }
-        };
-        let mut call = Call {
-            graph,
-            subgraph,
-            parent,
-            task,
-            attempt,
-            log,
-        };
-        let ended = call.run(input).await?;
-        Ok(call.close(ended))
+            let mut log = Log::after(parent, &task.id, subgraph.checkpointer, &before);
+            if let Ok(Err(error)) = log.as_mut().map(|log| log.add_progress(stored)) {
+                log = Err(error);
+            }
+            let log = match log {
+                Ok(log) => log,
+                Err(error) => {
+                    let error = error_of(task, "CorruptSubgraph", &error);
+                    let child = Vec::new();
+                    return Ok(Called::Failed { error, child });
+                }
+            };
+            let mut call = Call {
+                graph,
+                subgraph,
+                parent,
+                task,
+                attempt: attempt.clone(),
+                log,
+            };
+            if let Some(ended) = call.run(&input).await? {
+                return Ok(call.close(ended));
+            }
+            look = true;
+        }
     })
 }
 
@@ -222,6 +251,13 @@ fn attempt_inside(
         _ => Arc::clone(&attempt.inside.known),
     };
     let saves = subgraph.checkpointer != Checkpointer::None;
+    let progress = match subgraph.checkpointer {
+        Checkpointer::Inherit | Checkpointer::Own => {
+            let outer = attempt.inside.progress.as_ref();
+            outer.map(|outer| outer.of_call(&task.id, attempt.before.tries))
+        }
+        Checkpointer::None => None,
+    };
     Attempt {
         number: 1,
         before: Before::default(),
@@ -230,6 +266,7 @@ fn attempt_inside(
             tasks_max: attempt.inside.tasks_max,
             parent: Some(ToParent::default()),
             known,
+            progress,
         },
         ..attempt.clone()
     }
@@ -250,37 +287,59 @@ enum Ended {
 }
 
 impl Call<'_> {
-    async fn run(&mut self, input: Value) -> Result<Ended, Stopped> {
-        let begun = match self.begin(input) {
-            Ok(begun) => begun,
-            Err(error) => return Ok(Ended::Failed(error)),
-        };
-        if let Some(ended) = begun {
-            return Ok(ended);
+    /// Runs the child until it ends or waits; `None` if another worker was ahead, and the call has
+    /// to go on from what that one stored.
+    async fn run(&mut self, input: &Value) -> Result<Option<Ended>, Stopped> {
+        // With progress in this round the call has begun in it.
+        if !self.log.has_progress() {
+            let begun = match self.begin(input) {
+                Ok(begun) => begun,
+                Err(error) => return Ok(Some(Ended::Failed(error))),
+            };
+            if let Some(ended) = begun {
+                return Ok(Some(ended));
+            }
         }
         while let Some(state) = self.log.state().filter(|state| state.is_busy()) {
+            let was_round = state.decision.is_none();
             let event = match self.step(state).await? {
                 Ok(event) => event,
-                Err(command) => return Ok(Ended::ToParent(command)),
+                Err(command) => return Ok(Some(Ended::ToParent(command))),
             };
             let ran = nodes_of(state);
             match self.log.apply(&event) {
-                Ok(()) => self.tell(&ran),
-                Err(refusal) => return Ok(Ended::Failed(self.refused(&refusal))),
+                Ok(()) => {}
+                Err(refusal) => return Ok(Some(Ended::Failed(self.refused(&refusal)))),
             }
+            // What no task had a part in comes out the same when it is done again.
+            if was_round && self.store().await? == Stored::Taken {
+                return Ok(None);
+            }
+            self.tell(&ran);
         }
-        Ok(Ended::Stopped)
+        Ok(Some(Ended::Stopped))
+    }
+
+    /// Stores what was done since it was last stored.
+    async fn store(&mut self) -> Result<Stored, Stopped> {
+        let Some(progress) = &self.attempt.inside.progress else {
+            return Ok(Stored::Done);
+        };
+        let (index, records) = self.log.next_entry();
+        let stored = progress.put(index, records).await?;
+        self.log.entry_is_stored();
+        Ok(stored)
     }
 
     /// Begins the child's run: a first one, or one that goes on. Gives how it ended if there is
     /// nothing to run.
-    fn begin(&mut self, input: Value) -> Result<Option<Ended>, RunError> {
+    fn begin(&mut self, input: &Value) -> Result<Option<Ended>, RunError> {
         let state = self.log.state().filter(|_| self.log.has_begun());
         let event = match state {
             Some(state) if state.is_busy() => return Ok(None),
             Some(state) => self.going_on(state),
             None if input.is_null() => return Ok(Some(Ended::Nothing)),
-            None => self.starting(self.log.first_command(), input),
+            None => self.starting(self.log.first_command(), input.clone()),
         };
         let goes_on = state.is_some();
         match self.log.apply(&event) {

@@ -18,7 +18,8 @@ use superstep_wire::record::{decode_result, encode_result};
 use tracing::debug;
 
 use crate::{
-    child, compute, decisions,
+    child::{self, Progress, WhyStopped},
+    compute, decisions,
     error::Error,
     graphs::{Graphs, RunnableGraph},
     rounds::{Running, run_all},
@@ -246,7 +247,8 @@ impl Engine {
             .collect();
         let graph = self.graph_of(&thread)?;
         let tasks_max = self.threads.limits().tasks_max;
-        let attempt = running.first_attempt(&thread.state, tasks_max);
+        let progress = Progress::of_round(&self.threads, &id, dispatch, running.again);
+        let attempt = running.first_attempt(&thread.state, tasks_max, &progress);
         // Where several workers share a round, the one with its first task tells that it begins.
         if mine.first() == open.first() {
             stream::round_begins(&attempt.stream, graph.topology(), &thread.state, dispatch);
@@ -260,7 +262,7 @@ impl Engine {
             };
             mine.retain(|task| !stored.contains_key(task));
             let Some(mut results) = run_all(&graph, &thread.state, &mine, &attempt).await else {
-                return Ok(Worked::Stopped);
+                return self.stopped(&id, &progress).await;
             };
             results.extend(stored);
             return self.close(thread, dispatch, results).await;
@@ -270,7 +272,7 @@ impl Engine {
             mine.retain(|task| !stored.contains_key(task));
         }
         let Some(results) = run_all(&graph, &thread.state, &mine, &attempt).await else {
-            return Ok(Worked::Stopped);
+            return self.stopped(&id, &progress).await;
         };
         let mut there = if mine.is_empty() {
             open.len() as u64
@@ -303,6 +305,18 @@ impl Engine {
         }
         let results = self.stored_results(&id, dispatch).await?;
         self.close(thread, dispatch, results).await
+    }
+
+    /// What it came to when tasks have no result.
+    async fn stopped(&self, id: &ThreadId, progress: &Progress) -> Result<Worked, Error> {
+        match progress.why_stopped() {
+            None => Ok(Worked::Stopped),
+            Some(WhyStopped::Late) => {
+                let now = self.threads.load(id).await?;
+                Ok(Worked::Late(now.map(Box::new)))
+            }
+            Some(WhyStopped::Failed(error)) => Err(error),
+        }
     }
 
     async fn stored_results(

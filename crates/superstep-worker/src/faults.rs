@@ -2,7 +2,7 @@
 //!
 //! `plan` draws what goes wrong, by seed or by script; `log` and `queue` are the wrappers that
 //! make it so; `rig` runs workers that die and come back; `check` holds every append, ack and
-//! outcome to the invariants. The tests: `points` puts one fault into each call of a run,
+//! outcome to the invariants. The tests: `points` puts one fault into each call of a run, `inner` into those of a subgraph,
 //! `commands` and `tasks` hold one hazard each, `seeds` does everything at once. A seed that
 //! fails is printed and can be run alone.
 //!
@@ -11,6 +11,7 @@
 mod check;
 mod commands;
 mod graphs;
+mod inner;
 mod log;
 mod plan;
 mod points;

@@ -308,7 +308,7 @@ impl Local {
             self.accept(thread, &create, Some(&turn)).await?;
         }
         let accepted = self.accept(thread, &event, Some(&turn)).await?;
-        let (worked, declined) = self.drive(accepted, &turn).await?;
+        let (worked, declined) = self.drive(accepted, &turn, 0).await?;
         match declined {
             Some(refusal) => Err(Error::Refused(refusal)),
             None => self.view_at(&worked, &place, false),
@@ -443,7 +443,10 @@ impl Local {
 
     async fn finish_in(&self, turn: &Turn, thread: &ThreadId) -> Result<(), Error> {
         match self.engine.threads.load(thread).await? {
-            Some(found) if found.state.is_busy() => self.drive(found, turn).await.map(|_| ()),
+            Some(found) if found.state.is_busy() => {
+                let left = found.state.head.version;
+                self.drive(found, turn, left).await.map(|_| ())
+            }
             _ => Ok(()),
         }
     }
@@ -463,7 +466,7 @@ impl Local {
             stream::nothing_left(&stream, graph.topology(), &accepted.state);
             stream.end();
         }
-        let (thread, declined) = self.drive(accepted, &turn).await?;
+        let (thread, declined) = self.drive(accepted, &turn, 0).await?;
         if let Some(refusal) = declined {
             return Err(Error::Refused(refusal));
         }
@@ -504,11 +507,13 @@ impl Local {
     }
 
     /// Works until the thread waits for nothing of ours. Also gives the last refusal of an
-    /// update that could not be applied.
+    /// update that could not be applied. Up to version `left` another process may have begun
+    /// what is open.
     async fn drive(
         &self,
         mut thread: Thread,
         turn: &Turn,
+        mut left: u64,
     ) -> Result<(Thread, Option<Refusal>), Error> {
         let mut declined = None;
         let mut cancel = turn.begin();
@@ -530,6 +535,7 @@ impl Local {
             let id = thread.state.thread.clone();
             let running = Running {
                 attempt: 1,
+                again: dispatch.version <= left,
                 timeout: self.settings.task_timeout,
                 at_once: self.settings.tasks_at_once,
                 cancel: cancel.clone(),
@@ -542,12 +548,18 @@ impl Local {
                     }
                     done.0
                 }
-                Worked::Late(Some(now)) => *now,
+                Worked::Late(Some(now)) => {
+                    left = now.state.head.version;
+                    *now
+                }
                 Worked::Late(None) | Worked::Partial | Worked::Stopped => {
                     // Whoever stopped it has appended why; if not for this run, it goes on.
                     cancel = turn.begin();
                     match self.engine.threads.load(&id).await? {
-                        Some(now) => now,
+                        Some(now) => {
+                            left = now.state.head.version;
+                            now
+                        }
                         None => return Err(Error::Contended { thread: id }),
                     }
                 }

@@ -149,6 +149,8 @@ pub(crate) type Offer = Arc<Mutex<Option<Value>>>;
 /// What the same task did before in this round.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Before {
+    /// How often the node was tried.
+    pub(crate) tries: u32,
     /// The failure that is handled, for an error handler.
     pub(crate) failure: Option<NodeFailure>,
     /// How many questions the node asked whose failure is handled: the handler's come after them.
@@ -344,6 +346,11 @@ impl NodeContext {
         {
             questions.runner = Some(waker.clone());
         }
+    }
+
+    /// Whether a question took the answer which was offered.
+    pub(crate) fn has_taken(&self) -> bool {
+        !self.questions().took.is_empty()
     }
 
     /// The questions that took the answer which was offered, by index.

@@ -21,7 +21,7 @@ use tracing::{Instrument, info_span};
 
 use crate::{
     attempts::{cached, failure, recover, try_task},
-    child::Inside,
+    child::{Inside, Progress},
     graphs::RunnableGraph,
     node::{Before, NodeFailure},
     run_task::{Attempt, Attempted, Stopped},
@@ -32,6 +32,8 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct Running {
     pub(crate) attempt: u64,
+    /// Whether somebody may have worked on the dispatch before.
+    pub(crate) again: bool,
     pub(crate) timeout: Duration,
     /// How many at once; all of them otherwise.
     pub(crate) at_once: Option<NonZeroUsize>,
@@ -41,7 +43,12 @@ pub(crate) struct Running {
 
 impl Running {
     /// What the tasks of `state`, of a root graph, are run with first.
-    pub(crate) fn first_attempt(&self, state: &ThreadState, tasks_max: usize) -> Attempt {
+    pub(crate) fn first_attempt(
+        &self,
+        state: &ThreadState,
+        tasks_max: usize,
+        progress: &Progress,
+    ) -> Attempt {
         Attempt {
             stream: Stream::of(self.sink.as_ref(), state),
             number: self.attempt,
@@ -49,7 +56,7 @@ impl Running {
             cancel: self.cancel.clone(),
             offer: Arc::new(Mutex::new(state.offer.clone())),
             before: Before::default(),
-            inside: Inside::root(tasks_max),
+            inside: Inside::root(tasks_max, Some(progress.clone())),
             at_once: self.at_once,
         }
     }

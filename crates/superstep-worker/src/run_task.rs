@@ -4,7 +4,12 @@
 //! hang beyond the timeout and an error are results like any other. Nothing here is stored, and
 //! whether a failed task is tried again is left to `attempts`.
 
-use std::{num::NonZeroUsize, sync::Arc, task::Poll, time::Duration};
+use std::{
+    num::NonZeroUsize,
+    sync::{Arc, PoisonError},
+    task::Poll,
+    time::Duration,
+};
 
 use serde_json::Value;
 use superstep_graph::{
@@ -42,6 +47,14 @@ pub(crate) struct Attempt {
     pub(crate) inside: Inside,
     /// How many tasks of a superstep run at once; all of them otherwise.
     pub(crate) at_once: Option<NonZeroUsize>,
+}
+
+impl Attempt {
+    /// The offered answer is gone: a superstep that is not run again took it.
+    pub(crate) fn take_offer_away(&self) {
+        let mut offer = self.offer.lock().unwrap_or_else(PoisonError::into_inner);
+        *offer = None;
+    }
 }
 
 /// Why a task has no result: it was told to stop, and will be run again by someone.
@@ -151,6 +164,9 @@ impl Called<'_> {
         let result = caught(|| self.result_of(ended));
         let mut result = result.unwrap_or_else(|message| panicked(task, &message));
         note_taken(&mut result, &ctx);
+        if ctx.has_taken() {
+            attempt.inside.offer_taken();
+        }
         Ok(Attempted {
             result,
             asked: ctx.asked(),

@@ -146,6 +146,7 @@ impl Works {
             });
             let running = Running {
                 attempt,
+                again: attempt > 1,
                 timeout: self.settings.task_timeout,
                 at_once: self.settings.tasks_at_once,
                 cancel,

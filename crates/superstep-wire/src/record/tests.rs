@@ -302,3 +302,17 @@ fn task_results_are_read_as_they_were_written() {
         failed
     );
 }
+
+#[test]
+fn progress_comes_back_as_it_was_written() {
+    for took_offer in [false, true] {
+        let entry = ProgressEntry {
+            records: records(),
+            took_offer,
+        };
+        let bytes = encode_progress(&entry);
+        assert_eq!(decode_progress(&bytes).unwrap(), entry);
+    }
+    let newer = br#"{"format":2,"records":[]}"#;
+    assert!(matches!(decode_progress(newer), Err(Error::Newer { .. })));
+}

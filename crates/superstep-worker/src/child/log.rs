@@ -1,6 +1,7 @@
 //! The log of a call: the child's state, and the records that this round adds.
 //!
-//! In memory; the parent's record carries it. Nonces, times and the ids of commands follow from
+//! In memory; `progress` stores what is new as entries, superstep by superstep, and the parent's
+//! record carries it all in the end. Nonces, times and the ids of commands follow from
 //! the parent's task, its run and the place in the log, never from a clock or chance, so that a
 //! round that is done again makes the same records.
 
@@ -9,6 +10,8 @@ use superstep_protocol::{
     CommandId, CommandRef, Event, FoldError, Head, Nonce, Record, RecordBody, Refusal, RunId,
     ThreadId, ThreadState, UnixMillis, Verdict, decide, fold,
 };
+
+use superstep_wire::record::ProgressEntry;
 
 use crate::graphs::Checkpointer;
 
@@ -28,6 +31,10 @@ pub(super) struct Log {
     /// Whether the call has a checkpoint to go on from.
     begun: bool,
     new: Vec<Record>,
+    /// How many entries this attempt has stored.
+    entries: u64,
+    /// How many of the new records need not be stored any more.
+    stored: usize,
 }
 
 impl Log {
@@ -58,6 +65,8 @@ impl Log {
             state: None,
             begun: false,
             new: Vec::new(),
+            entries: 0,
+            stored: 0,
         };
         if let (Checkpointer::Own, Some(known)) = (checkpointer, known) {
             log.state = parent
@@ -72,7 +81,37 @@ impl Log {
             log.take(record)?;
             log.new.push(record.clone());
         }
+        // The attempts before have entries of their own.
+        log.stored = log.new.len();
         Ok(log)
+    }
+
+    /// Adds what the round's progress has of the call.
+    pub(super) fn add_progress(&mut self, entries: Vec<ProgressEntry>) -> Result<(), FoldError> {
+        for entry in entries {
+            for record in entry.records {
+                self.take(&record)?;
+                self.new.push(record);
+            }
+            self.entry_is_stored();
+        }
+        Ok(())
+    }
+
+    /// Whether the round's progress has something of the call.
+    pub(super) fn has_progress(&self) -> bool {
+        self.entries > 0
+    }
+
+    /// What is not stored yet, and the index of the entry that it makes.
+    pub(super) fn next_entry(&self) -> (u64, Vec<Record>) {
+        (self.entries, self.new[self.stored..].to_vec())
+    }
+
+    /// The next entry is stored.
+    pub(super) fn entry_is_stored(&mut self) {
+        self.entries += 1;
+        self.stored = self.new.len();
     }
 
     fn take(&mut self, record: &Record) -> Result<(), FoldError> {

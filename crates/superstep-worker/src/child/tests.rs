@@ -1,6 +1,7 @@
 //! Subgraphs end to end over the memory log: questions, failures, breakpoints, what outlives a
 //! call, commands to the parent, and that a round done again makes the same records.
 
+mod crashes;
 mod made;
 mod policies;
 
@@ -548,7 +549,7 @@ async fn a_round_done_again_makes_the_same_records() {
         offer: Arc::default(),
         before: Before::default(),
         at_once: None,
-        inside: Inside::root(100),
+        inside: Inside::root(100, None),
     };
     let task = state.tasks[0].task.clone();
     let parked = std::mem::take(&mut state.tasks[0].child);
