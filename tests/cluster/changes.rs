@@ -221,7 +221,7 @@ async fn an_update_waits_for_the_thread_that_it_names() {
     let outside = cluster.outside().await;
     let update = json!({"graph": "gate", "values": {"by": ["early"]}, "as_node": "before"});
     // It names a graph that could make the thread, and all the same waits for its start.
-    let (told, _) = futures_util::future::join(outside.ask(UPDATE, &[], update), async {
+    let (told, ()) = futures_util::future::join(outside.ask(UPDATE, &[], update), async {
         let start = json!({"thread_id": "t", "input": {"by": []}});
         outside.publish(START_GATE, start).await;
     })

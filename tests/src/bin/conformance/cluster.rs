@@ -385,9 +385,8 @@ async fn follow(
     loop {
         match tokio::time::timeout(SOON, feed.next()).await {
             Ok(Ok(Some(Told::Event(of, event)))) if of == *run => events.push(event),
-            Ok(Ok(Some(Told::Event(..)))) => {}
             Ok(Ok(Some(Told::End(of)))) if of == *run => return Ok(()),
-            Ok(Ok(Some(Told::End(_)))) => {}
+            Ok(Ok(Some(Told::Event(..) | Told::End(_)))) => {}
             Ok(Err(error)) => return Err(error.into()),
             Ok(Ok(None)) | Err(_) => return Err(fault("the end of a run's output did not come")),
         }

@@ -90,7 +90,7 @@ pub(crate) fn run(output: &RunOutput, classes: &Classes) -> Value {
 }
 
 /// A run's end as one sees it who followed its events: those, and its error if it failed.
-pub(crate) fn followed(end: Value, events: &[StreamEvent], classes: &Classes) -> Value {
+pub(crate) fn followed(end: &Value, events: &[StreamEvent], classes: &Classes) -> Value {
     let events: Vec<Value> = events.iter().map(|told| event(told, classes)).collect();
     let mut seen = json!({"events": events});
     if let Some(error) = end.get("error") {

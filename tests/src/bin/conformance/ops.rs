@@ -187,7 +187,7 @@ impl<'a> Session<'a> {
             Err(declined) => json!({"error": error_of(declined, was_empty)?}),
         };
         if op.stream.is_some() {
-            seen = observe::followed(seen, &events, self.classes);
+            seen = observe::followed(&seen, &events, self.classes);
         }
         seen["ran"] = Value::Array(self.recorder.take_ran());
         Ok(seen)
