@@ -173,6 +173,7 @@ fn event(story: &mut Story, name: &str) -> Event {
         "retry" => Event::Retry {
             command,
             run: "run-x".into(),
+            recursion_limit: None,
         },
         "delete" => Event::Delete { command },
         "round ends" => ends(story, dispatch, End::Done),

@@ -424,7 +424,11 @@ impl World {
                 interrupt: question?,
             },
             8 => Event::Update(Box::new(StateUpdate::new(command, json!({}), None))),
-            9 => Event::Retry { command, run },
+            9 => Event::Retry {
+                command,
+                run,
+                recursion_limit: None,
+            },
             10 => Event::Cancel {
                 command,
                 reason: None,

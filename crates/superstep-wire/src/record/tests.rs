@@ -6,10 +6,11 @@
 use std::{collections::BTreeMap, path::PathBuf};
 
 use serde_json::{Map, json};
-use superstep_graph::{Delta, Lineage, Source, Task, TaskId, TaskPath, Write};
+use superstep_graph::{Breakpoints, Delta, Lineage, Source, Task, TaskId, TaskPath, Write};
 use superstep_protocol::{
-    CommandRef, Committed, Head, Nonce, Parked, Profile, Raised, RecordBody, Refusal, RunError,
-    Terms, Then, ThreadId, Trace, TracedWrite, UnixMillis, fold,
+    Amended, AskedCommand, Base, CommandRef, Committed, Durability, Goto, Head, Nonce, Parked,
+    Profile, Raised, RecordBody, Refusal, RunError, StreamMode, Streams, Terms, Then, ThreadId,
+    Trace, TracedWrite, UnixMillis, fold,
 };
 
 use super::*;
@@ -213,10 +214,115 @@ fn golden(kind: &str) -> PathBuf {
         .join(format!("{kind}.json"))
 }
 
+/// Kinds that came later, and those before them with what they can say since.
+fn grown() -> Vec<(&'static str, Record)> {
+    let id = superstep_graph::InterruptId::of(&task().id, 0);
+    let terms = || Terms {
+        interrupt_before: Some(Breakpoints::Nodes(["review".into()].into())),
+        interrupt_after: Some(Breakpoints::All),
+        durability: Durability::Exit,
+        streams: Streams {
+            modes: [StreamMode::Values, StreamMode::Updates].into(),
+            subgraphs: true,
+        },
+    };
+    let mut before = records();
+    let graph = superstep_protocol::GraphId {
+        name: "email".into(),
+        version: "1".into(),
+    };
+    let created = RecordBody::Created {
+        command: command(),
+        graph,
+        profile: Profile::Langgraph,
+    };
+    let state = before[0].snapshot.clone().expect("the first one has it");
+    let base = || {
+        Some(Box::new(Base {
+            saved: (head(3), UnixMillis(1_773_480_413_003)),
+            checkpoint: state.checkpoint.clone(),
+            tasks: vec![task()],
+        }))
+    };
+    let commanded = RecordBody::Commanded {
+        asked: Box::new(AskedCommand {
+            command: command(),
+            run: "run-4".into(),
+            answers: BTreeMap::from([(id.clone(), json!(true))]),
+            offer: Some(json!(null)),
+            update: json!({"draft": "better"}),
+            goto: vec![
+                Goto::Node("review".into()),
+                Goto::Send(superstep_graph::Send::new("check", json!({"n": 1}))),
+            ],
+            again: true,
+            recursion_limit: Some(7),
+            terms: terms(),
+        }),
+        at: base(),
+    };
+    let RecordBody::Committed(saved) = committed() else {
+        unreachable!("a checkpoint")
+    };
+    let amended = RecordBody::Amended(Box::new(Amended {
+        closes: head(4),
+        run: "run-4".into(),
+        delta: saved.delta,
+        tasks: vec![task()],
+        round: vec![task().id],
+    }));
+    let child_updated = RecordBody::ChildUpdated {
+        closes: head(4),
+        task: task().id,
+        child: vec![before.remove(0)],
+    };
+    let mut inside = parked(None);
+    inside.results.insert(
+        "inside".into(),
+        TaskResult::Interrupted {
+            raised: vec![Raised {
+                index: 0,
+                id: Some(id),
+                payload: json!("inside?"),
+                expires_at: Some(UnixMillis(1_773_480_500_000)),
+            }],
+            took: vec![(1, json!("taken"))],
+            child: vec![before.remove(0)],
+        },
+    );
+    let resumed = RecordBody::Resumed {
+        command: command(),
+        run: "run-2".into(),
+        answers: BTreeMap::new(),
+        tasks: vec![task().id],
+        offer: Some(json!("for whoever asks")),
+        recursion_limit: Some(3),
+        terms: terms(),
+    };
+    let named = [
+        ("created", created),
+        ("commanded", commanded),
+        ("amended", amended),
+        ("child_updated", child_updated),
+        ("interrupted_inside", RecordBody::Interrupted(inside)),
+        ("resumed_with_terms", resumed),
+    ];
+    let record = |body| Record {
+        head: head(5),
+        time: UnixMillis(1_773_480_413_005),
+        told: 4,
+        body,
+        snapshot: None,
+    };
+    named.map(|(name, body)| (name, record(body))).into()
+}
+
 #[test]
 fn records_of_version_1_are_read_for_ever() {
-    for record in records() {
-        let path = golden(record.body.kind());
+    let first = records().into_iter();
+    let named = first.map(|record| (record.body.kind(), record));
+    for (name, record) in named.chain(grown()) {
+        let path = golden(name);
         let encoded = encode(record.clone(), usize::MAX);
         assert!(encoded.blobs.is_empty());
         if std::env::var_os("SUPERSTEP_GOLDEN").is_some() && !path.exists() {
