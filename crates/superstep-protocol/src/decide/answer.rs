@@ -127,6 +127,12 @@ fn bind(state: &ThreadState, resume: &Resume) -> Result<Bound, Refusal> {
         Some(Answers::Plain(Value::Null)) if langgraph => Err(empty()),
         // Nor is its empty object, which is a map of answers to nothing.
         Some(Answers::Plain(Value::Object(map))) if langgraph && map.is_empty() => Ok(to_none()),
+        Some(Answers::Plain(_)) if langgraph && waits_for_several(state) => {
+            Err(Refusal::Ambiguous {
+                thread: state.thread.clone(),
+                open: open_ids(state),
+            })
+        }
         Some(Answers::Plain(value)) => match the_one_open(state, &resume.command, value) {
             Ok(id) if langgraph && others_run(state, &id) => Ok(Bound {
                 answers: BTreeMap::new(),
@@ -176,6 +182,34 @@ fn bind(state: &ThreadState, resume: &Resume) -> Result<Bound, Refusal> {
 fn others_run(state: &ThreadState, id: &InterruptId) -> bool {
     let answers = BTreeMap::from([(id.clone(), Value::Null)]);
     tasks_to_run(state, &answers).len() > 1
+}
+
+/// Whether LangGraph takes several questions for unanswered: it counts those of a subgraph that
+/// failed after they were answered until the subgraph's task is done.
+fn waits_for_several(state: &ThreadState) -> bool {
+    let failed_inside = |task: &&TaskState| {
+        let failed = matches!(task.progress, Progress::Failed { .. });
+        failed && !task.child.is_empty() && task.open_questions().next().is_none()
+    };
+    let asked_last = |task: &TaskState| {
+        let last = task
+            .questions
+            .iter()
+            .map(|question| question.opened_by)
+            .max();
+        let asked = task
+            .questions
+            .iter()
+            .map(|question| Some(question.opened_by));
+        asked.filter(|opened_by| *opened_by == last).count()
+    };
+    let answered: usize = state
+        .tasks
+        .iter()
+        .filter(failed_inside)
+        .map(asked_last)
+        .sum();
+    answered > 0 && answered + state.open_questions().count() > 1
 }
 
 fn empty() -> Refusal {
