@@ -39,8 +39,10 @@ async fn main() -> anyhow::Result<()> {
 
     let mut seconds = 0.0;
     for name in ["warm_up", "timed"] {
-        let mut options = RunOptions::default();
-        options.recursion_limit = Some(supersteps + 10);
+        let options = RunOptions {
+            recursion_limit: Some(supersteps + 10),
+            ..RunOptions::default()
+        };
         let begin = Instant::now();
         let run = app
             .thread(name)

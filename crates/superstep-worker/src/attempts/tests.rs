@@ -38,7 +38,7 @@ fn graph(nodes: Vec<(&str, Arc<dyn Node>, Policies)>) -> RunnableGraph {
         .channel("key", ChannelKind::Last)
         .node(NodeSpec::new("after"));
     let (mut functions, mut policies) = (BTreeMap::new(), BTreeMap::new());
-    let after = |_: Value, _: NodeContext| async { writes("after") };
+    let after = |_: Value, _: NodeContext| async { Ok(writes("after")) };
     functions.insert("after".into(), Arc::new(after) as Arc<dyn Node>);
     for (name, function, given) in nodes {
         builder.node(NodeSpec::new(name)).edge(START, name);
@@ -54,8 +54,8 @@ fn graph(nodes: Vec<(&str, Arc<dyn Node>, Policies)>) -> RunnableGraph {
         .with_policies(policies)
 }
 
-fn writes(line: &str) -> Result<NodeReturn, NodeError> {
-    Ok(NodeReturn::Update(json!({"log": [line]})))
+fn writes(line: &str) -> NodeReturn {
+    NodeReturn::Update(json!({"log": [line]}))
 }
 
 fn app(graph: RunnableGraph, at_once: Option<usize>) -> Local {
@@ -91,7 +91,7 @@ fn flaky(log: &Log, until: u64) -> Arc<dyn Node> {
             if ctx.attempt() < until {
                 return Err(NodeError::new("Flaky", format!("try {}", ctx.attempt())));
             }
-            writes(ctx.node().as_str())
+            Ok(writes(ctx.node().as_str()))
         }
     })
 }
@@ -153,7 +153,7 @@ async fn an_answer_is_kept_over_attempts() {
         if ctx.attempt() < 3 {
             return Err(NodeError::new("Flaky", "again"));
         }
-        writes(&format!("{answer} at {}", ctx.attempt()))
+        Ok(writes(&format!("{answer} at {}", ctx.attempt())))
     };
     let policy = retrying(RetryPolicy::new(3));
     let app = app(graph(vec![("a", Arc::new(node), policy)]), None);
@@ -207,7 +207,7 @@ async fn a_handler_asks_after_the_questions_of_its_node() {
     let handler = |_: Value, ctx: NodeContext| async move {
         let second: String = ctx.interrupt("second?").await?;
         let first = ctx.failure().cloned().unwrap().error;
-        writes(&format!("{} {second}", first.message()))
+        Ok(writes(&format!("{} {second}", first.message())))
     };
     let nodes = vec![("a", Arc::new(node) as _, handled_by(handler))];
     let app = app(graph(nodes), None);
@@ -279,7 +279,7 @@ async fn one_task_at_a_time_runs_in_task_order() {
                 note(&log, format!("{name} ends"));
                 match name {
                     "a" => Err(NodeError::new("Told", "to fail")),
-                    name => writes(name),
+                    name => Ok(writes(name)),
                 }
             }
         };
@@ -289,7 +289,7 @@ async fn one_task_at_a_time_runs_in_task_order() {
         let log = Arc::clone(&log);
         move |_: Value, _: NodeContext| {
             note(&log, "a is handled");
-            async { writes("handled") }
+            async { Ok(writes("handled")) }
         }
     };
     let nodes = || {

@@ -31,7 +31,10 @@ impl Lines {
 
 impl OutputSink for Lines {
     fn emit(&self, _: &ThreadId, _: &RunId, event: StreamEvent) {
-        let path: String = event.path.iter().map(|node| format!("{node}/")).collect();
+        let path = event
+            .path
+            .iter()
+            .fold(String::new(), |path, node| path + node.as_str() + "/");
         let (data, step) = (short(&event), event.step);
         let line = format!("{path}{step} {} {data}", event.mode.as_str());
         self.0
@@ -64,8 +67,8 @@ fn id(name: &str) -> GraphId {
     }
 }
 
-fn writes(line: &str) -> Result<NodeReturn, NodeError> {
-    Ok(NodeReturn::Update(json!({"log": [line]})))
+fn writes(line: &str) -> NodeReturn {
+    NodeReturn::Update(json!({"log": [line]}))
 }
 
 /// Nodes that run beside each other: `a` writes, `b` asks and fails at `no`.
@@ -81,12 +84,12 @@ fn graph(name: &str, breaks: Breakpoints) -> RunnableGraph {
     let a = |_: Value, ctx: NodeContext| async move {
         ctx.emit("here is a");
         ctx.emit_message(json!({"id": "m", "content": "tok"}));
-        writes("a")
+        Ok(writes("a"))
     };
     let b = |_: Value, ctx: NodeContext| async move {
         match ctx.interrupt::<String>("sure?").await?.as_str() {
             "no" => Err(NodeError::new("Told", "no")),
-            answer => writes(answer),
+            answer => Ok(writes(answer)),
         }
     };
     let nodes: BTreeMap<_, Arc<dyn Node>> = BTreeMap::from([
