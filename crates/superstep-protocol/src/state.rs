@@ -123,6 +123,9 @@ pub struct Question {
     pub opened_at: UnixMillis,
     /// The record that opened it.
     pub opened_by: u64,
+    /// The record that asked it last, if its task asked it again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub asked_again: Option<u64>,
     /// Until when it can be answered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expires_at: Option<UnixMillis>,
@@ -182,7 +185,21 @@ pub struct TaskState {
     pub added: bool,
 }
 
+impl Question {
+    /// The record that asked it last.
+    pub fn asked_last(&self) -> u64 {
+        self.asked_again.unwrap_or(self.opened_by)
+    }
+}
+
 impl TaskState {
+    /// Its questions that it asked when it asked last, the answered ones too.
+    pub fn asked_last(&self) -> impl Iterator<Item = &Question> {
+        let last = self.questions.iter().map(Question::asked_last).max();
+        let asked = self.questions.iter();
+        asked.filter(move |question| Some(question.asked_last()) == last)
+    }
+
     /// A task that was just planned.
     pub fn planned(task: Task) -> Self {
         Self {

@@ -267,16 +267,12 @@ fn shown(state: &ThreadState, task: &TaskState) -> Vec<InterruptView> {
 /// The open questions of a task, else those that it asked last.
 pub(crate) fn last_asked(task: &TaskState) -> impl Iterator<Item = &Question> {
     let open = task.open_questions().next().is_some();
-    let last = task
-        .questions
-        .iter()
-        .map(|question| question.opened_by)
-        .max();
+    let last = task.questions.iter().map(Question::asked_last).max();
     task.questions.iter().filter(move |question| {
         if open {
             question.answer.is_none()
         } else {
-            Some(question.opened_by) == last
+            Some(question.asked_last()) == last
         }
     })
 }

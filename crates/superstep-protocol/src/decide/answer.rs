@@ -191,24 +191,8 @@ fn waits_for_several(state: &ThreadState) -> bool {
         let failed = matches!(task.progress, Progress::Failed { .. });
         failed && !task.child.is_empty() && task.open_questions().next().is_none()
     };
-    let asked_last = |task: &TaskState| {
-        let last = task
-            .questions
-            .iter()
-            .map(|question| question.opened_by)
-            .max();
-        let asked = task
-            .questions
-            .iter()
-            .map(|question| Some(question.opened_by));
-        asked.filter(|opened_by| *opened_by == last).count()
-    };
-    let answered: usize = state
-        .tasks
-        .iter()
-        .filter(failed_inside)
-        .map(asked_last)
-        .sum();
+    let failed = state.tasks.iter().filter(failed_inside);
+    let answered: usize = failed.map(|task| task.asked_last().count()).sum();
     answered > 0 && answered + state.open_questions().count() > 1
 }
 

@@ -57,6 +57,7 @@ pub(super) fn take_offered(
             payload: Value::Null,
             opened_at: record.time,
             opened_by: NEVER_OPENED,
+            asked_again: None,
             expires_at: None,
             answer: Some(Answer {
                 value: value.clone(),
@@ -98,6 +99,9 @@ pub(super) fn raise(state: &mut ThreadState, at: usize, record: &Record, raised:
     for (raised, id) in raised.iter().zip(asked) {
         let known = task.questions.iter_mut().find(|known| known.id == id);
         if let Some(known) = known {
+            if known.answer.is_none() {
+                known.asked_again = Some(record.head.version);
+            }
             // Asked again in other words: those are what people are to see.
             if known.answer.is_none() && known.payload != raised.payload {
                 known.payload = raised.payload.clone();
@@ -111,6 +115,7 @@ pub(super) fn raise(state: &mut ThreadState, at: usize, record: &Record, raised:
             payload: raised.payload.clone(),
             opened_at: record.time,
             opened_by: record.head.version,
+            asked_again: None,
             expires_at: raised.expires_at,
             answer: None,
         });
