@@ -220,12 +220,16 @@ pub fn amend(
     unknown: UnknownTargets,
 ) -> Result<Delta, RouteError> {
     let writes = command_writes(graph, update, goto, unknown)?;
-    let (source, path) = (NodeName::new(""), TaskPath::Pull);
+    in_place(graph, checkpoint, &writes)
+}
+
+/// Writes of no node's own, applied to the checkpoint as it stands.
+fn in_place(graph: &Graph, checkpoint: &Checkpoint, writes: &[Write]) -> Result<Delta, RouteError> {
     let command = [Contribution {
-        node: &source,
-        path: &path,
+        node: &NodeName::new(""),
+        path: &TaskPath::Pull,
         triggers: &[],
-        writes: &writes,
+        writes,
     }];
     let (delta, _) = apply_step(graph, checkpoint, &command, Step::Same)?;
     Ok(delta)
@@ -245,15 +249,7 @@ pub fn may_be_amended(
     for update in updates {
         writes.extend(command_writes(graph, update, Vec::new(), unknown)?);
     }
-    let (source, path) = (NodeName::new(""), TaskPath::Pull);
-    let command = [Contribution {
-        node: &source,
-        path: &path,
-        triggers: &[],
-        writes: &writes,
-    }];
-    apply_step(graph, checkpoint, &command, Step::Same)?;
-    Ok(())
+    in_place(graph, checkpoint, &writes).map(|_| ())
 }
 
 /// What is pending is done as far as it is, and nothing comes of the rest.

@@ -136,7 +136,7 @@ pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
         RecordBody::Retried { command: by, .. } => {
             command = Some(by);
             told.push(EventData::RunStarted);
-            told.extend(completed_at_once(after));
+            told.extend(ended_at_once(after));
         }
         RecordBody::Commanded { asked, .. } => {
             command = Some(&asked.command);
@@ -148,7 +148,7 @@ pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
                 }
             });
         }
-        RecordBody::Amended(_) => told.extend(completed_at_once(after)),
+        RecordBody::Amended(_) => told.extend(ended_at_once(after)),
         RecordBody::ChildUpdated { .. } => told.push(EventData::StateUpdated),
         RecordBody::Committed(committed) => match &committed.then {
             Then::Run => {}
@@ -184,7 +184,7 @@ pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
             told.push(EventData::ResumeAccepted {
                 answers: answers.clone(),
             });
-            told.extend(completed_at_once(after));
+            told.extend(ended_at_once(after));
         }
         RecordBody::UpdateAsked { .. } | RecordBody::Created { .. } => {}
         RecordBody::Declined {
@@ -248,10 +248,15 @@ pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
 }
 
 /// The end of a run that found nothing to do.
-fn completed_at_once(after: &ThreadState) -> Option<EventData> {
-    (!after.is_busy()).then(|| EventData::RunCompleted {
-        values: after.visible_values(),
-    })
+fn ended_at_once(after: &ThreadState) -> Option<EventData> {
+    if after.is_busy() {
+        None
+    } else if after.tasks.is_empty() {
+        let values = after.visible_values();
+        Some(EventData::RunCompleted { values })
+    } else {
+        Some(EventData::RunStopped)
+    }
 }
 
 /// The questions that this record opened.

@@ -122,7 +122,8 @@ pub fn fold(
 pub(crate) fn makes_events(body: &RecordBody) -> bool {
     match body {
         RecordBody::Committed(committed) => !matches!(committed.then, Then::Run),
-        RecordBody::Amended(amended) => amended.tasks.is_empty(),
+        // It runs nothing, and so ends at once, unless what is finished is applied first.
+        RecordBody::Amended(amended) => amended.round.is_empty(),
         RecordBody::UpdateAsked { .. } | RecordBody::Created { .. } => false,
         RecordBody::Started { .. }
         | RecordBody::Interrupted(_)

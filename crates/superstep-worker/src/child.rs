@@ -306,7 +306,7 @@ impl Call<'_> {
                 Ok(event) => event,
                 Err(command) => return Ok(Some(Ended::ToParent(command))),
             };
-            let ran = nodes_of(state);
+            let ran = nodes_of(&self.attempt.stream, state);
             match self.log.apply(&event) {
                 Ok(()) => {}
                 Err(refusal) => return Ok(Some(Ended::Failed(self.refused(&refusal)))),

@@ -120,7 +120,10 @@ impl Engine {
         running: &Running,
     ) -> Result<Worked, Error> {
         let graph = self.graph_of(&thread)?;
-        let ran = nodes_of(&thread.state);
+        let ran = nodes_of(
+            &Stream::of(running.sink.as_ref(), &thread.state),
+            &thread.state,
+        );
         let worked = Box::pin(self.work_on(thread, dispatch, tasks, running)).await?;
         if let Worked::Appended(done) = &worked {
             let (after, record) = &**done;
@@ -412,10 +415,19 @@ fn too_large(
     results: &BTreeMap<TaskId, TaskResult>,
     error: RunError,
 ) -> RecordBody {
-    // An update that does not fit is no failure of the run: it is declined, and nothing changed.
-    if let Some(decision) = &thread.state.decision
-        && let Asked::Update { command, .. } = &decision.asked
+    // What came from outside and does not fit is no failure of a run: it is declined, and nothing
+    // changed.
+    let declined = match thread
+        .state
+        .decision
+        .as_ref()
+        .map(|decision| &decision.asked)
     {
+        Some(Asked::Update { command, .. }) => Some((command, false)),
+        Some(Asked::Command(asked)) => Some((&asked.command, true)),
+        Some(Asked::Input { .. } | Asked::Close) | None => None,
+    };
+    if let Some((command, resume)) = declined {
         return RecordBody::Declined {
             closes: dispatch,
             command: command.clone(),
@@ -423,7 +435,7 @@ fn too_large(
                 reason: error.message,
             },
             spoils: false,
-            resume: false,
+            resume,
         };
     }
     let failed = |task: &TaskId| {

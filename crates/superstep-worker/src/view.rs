@@ -266,15 +266,9 @@ fn shown(state: &ThreadState, task: &TaskState) -> Vec<InterruptView> {
 
 /// The open questions of a task, else those that it asked last.
 pub(crate) fn last_asked(task: &TaskState) -> impl Iterator<Item = &Question> {
-    let open = task.open_questions().next().is_some();
-    let last = task.questions.iter().map(Question::asked_last).max();
-    task.questions.iter().filter(move |question| {
-        if open {
-            question.answer.is_none()
-        } else {
-            Some(question.asked_last()) == last
-        }
-    })
+    let mut open = task.open_questions().peekable();
+    let asked = open.peek().is_none().then(|| task.asked_last());
+    open.chain(asked.into_iter().flatten())
 }
 
 /// What a finished task wrote. What an error handler wrote in its place is not its own.

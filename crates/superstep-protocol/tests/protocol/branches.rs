@@ -80,6 +80,27 @@ fn open_questions_stay_open_beside_a_command() {
     assert_eq!(progress(&langgraph, "a"), Progress::Open { dispatch });
 }
 
+#[test]
+fn a_command_that_runs_nothing_stops_at_once() {
+    let mut story = state("command_asked");
+    let asked = decision(&story);
+    let mut superstep = story.amended("c");
+    superstep.tasks.pop();
+    let event = Event::CommandApplied {
+        dispatch: asked,
+        superstep: Ok(superstep),
+    };
+    story.happens(&event);
+    assert_eq!(kinds(&story), ["run_stopped"], "its question is open still");
+    let state = story.state();
+    assert!(
+        state.untold.contains(&state.head.version),
+        "it is to be told"
+    );
+    assert_eq!(state.run.as_ref().unwrap().id, "run-k1");
+    assert_eq!(state.run.as_ref().unwrap().status, RunStatus::Success);
+}
+
 /// Two supersteps and the end; and the checkpoint after the first as a base.
 fn finished() -> (Story, superstep_protocol::Base) {
     let mut story = Story::new();

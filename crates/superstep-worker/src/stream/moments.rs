@@ -66,8 +66,12 @@ pub(crate) fn nothing_left(stream: &Stream, graph: &Graph, state: &ThreadState) 
     checkpoint(stream, graph, state);
 }
 
-/// The nodes of a superstep.
-pub(crate) fn nodes_of(state: &ThreadState) -> Vec<NodeName> {
+/// The nodes of a superstep, as far as [`appended`] needs them: none if nobody wants to know
+/// whether it stopped after one.
+pub(crate) fn nodes_of(stream: &Stream, state: &ThreadState) -> Vec<NodeName> {
+    if !stream.wants(StreamMode::Updates) {
+        return Vec::new();
+    }
     state
         .tasks
         .iter()

@@ -274,3 +274,24 @@ async fn a_data_folder_has_one_process() {
     drop(thread);
     open().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_command_that_does_not_fit_is_declined() {
+    let mut settings = superstep::WorkerSettings::default();
+    settings.limits.state_bytes_max = 20_000;
+    let app = Embedded::memory().graph(asking("asking"));
+    let app = app.settings(settings).build().await.unwrap();
+    let thread = app.thread("1");
+    let _ = thread.invoke(json!({})).await.unwrap();
+    let before = thread.state().await.unwrap();
+    let large = json!({"answers": "x".repeat(12_000)});
+    let command = superstep::RunCommand::new().resume("yes").update(large);
+    assert_eq!(kind(thread.command(command).await), "invalid_update");
+    assert_eq!(thread.state().await.unwrap(), before, "nothing changed");
+    assert_eq!(
+        thread.status().await.unwrap(),
+        Some(ThreadStatus::Interrupted)
+    );
+    let done = thread.resume("yes").await.unwrap();
+    assert_eq!(done.values["answers"], json!(["yes"]), "it is still asked");
+}
