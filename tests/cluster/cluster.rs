@@ -201,6 +201,8 @@ impl Store {
             .expect("the thread can be read")
             .unwrap_or_else(|| panic!("there is no thread {thread}"))
             .state
+            .as_ref()
+            .clone()
     }
 
     /// Whether the thread has a log.

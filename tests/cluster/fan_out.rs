@@ -9,6 +9,7 @@ use std::collections::BTreeSet;
 use serde_json::{Value, json};
 use superstep_protocol::ThreadStatus;
 
+use crate::SOON;
 use crate::cluster::Cluster;
 
 /// Which workers noted something.
@@ -64,4 +65,42 @@ async fn a_fan_out_survives_a_worker_killed_half_way() {
         .filter_map(|line| line.split(' ').nth(1))
         .collect();
     assert_eq!(items.len(), 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_sends_survive_a_killed_worker() {
+    const SENDS: u64 = 10_000;
+    let cluster = Cluster::start();
+    let mut a = cluster.worker("a").await;
+    let mut b = cluster.worker("b").await;
+    let outside = cluster.outside().await;
+    let started = outside
+        .ask(
+            "superstep.default.start.spread",
+            &[],
+            json!({"thread_id": "wide", "input": {"count": SENDS, "pause_ms": 10}}),
+        )
+        .await;
+    assert_eq!(started["outcome"], "accepted", "{started}");
+
+    let begun = cluster.noted("item", 2_000).await;
+    a.kill();
+    assert!(
+        begun.len() < 8_000,
+        "the worker dies half way: {}",
+        begun.len()
+    );
+    let store = cluster.store().await;
+    let values = store
+        .rests_within("wide", ThreadStatus::Idle, 4 * SOON)
+        .await;
+    let results: Vec<Value> = (0..SENDS).map(|n| json!(n * n)).collect();
+    assert_eq!(values["results"], Value::Array(results));
+    assert_eq!(store.history("wide").await.len(), 5);
+    // What the dead worker was in, and no result that it had brought, runs again.
+    let ran = cluster.ledger().len() as u64;
+    assert!(ran <= SENDS + 64, "{ran} tasks ran");
+    let peak = b.memory_peak_bytes();
+    assert!(peak < 256 << 20, "the worker took {peak} bytes");
+    b.stop();
 }

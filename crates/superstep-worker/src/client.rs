@@ -389,7 +389,7 @@ impl Client {
         resume: &ResumeCommand,
     ) -> Result<Result<Option<String>, superstep_wire::Refusal>, Error> {
         let found = self.threads.load(thread).await?;
-        let state = found.as_ref().map(|found| &found.state);
+        let state = found.as_ref().map(|found| &*found.state);
         // As if it came at once: whether it is in time is for a worker's clock to say.
         let now = state.map_or(UnixMillis(0), |state| state.time);
         let command = CommandRef {

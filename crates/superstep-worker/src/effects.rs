@@ -28,6 +28,10 @@ use crate::{
     threads::{Thread, Threads},
 };
 
+/// Into how many messages a superstep is spread, as far as their tasks allow.
+const WORK_MESSAGES: usize = 256;
+/// How many tasks one message may name: what a worker that dies leaves to another at most.
+const TASKS_IN_MESSAGE_MAX: usize = 64;
 /// How much work that a full stream refused this process remembers to publish later.
 const OWED_WORK_MAX: usize = 10_000;
 
@@ -76,7 +80,7 @@ impl Effects {
             if let Obligation::Work { dispatch, tasks } = obligation {
                 rests = false;
                 if publish == Publish::All || publish == Publish::Of(dispatch) {
-                    add_work(&thread.state, dispatch, tasks, &mut work);
+                    add_work(&thread.state, dispatch, &tasks, &mut work);
                 }
             }
         }
@@ -280,7 +284,7 @@ fn short(text: String) -> String {
 fn add_work(
     state: &ThreadState,
     dispatch: Dispatch,
-    tasks: Vec<TaskId>,
+    tasks: &[TaskId],
     work: &mut Vec<WorkMessage>,
 ) {
     let trace = state.run.as_ref().and_then(|run| run.command.trace.clone());
@@ -305,9 +309,14 @@ fn add_work(
     if tasks.len() < 2 || state.offer.is_some() {
         message(Vec::new());
     } else {
-        // One message each spreads a superstep over every worker with a free slot.
-        for task in tasks {
-            message(vec![task.to_string()]);
+        // One message each spreads a superstep over every worker with a free slot. A wide one is
+        // spread just as well by fewer messages of several tasks, and each message costs.
+        let of_each = tasks
+            .len()
+            .div_ceil(WORK_MESSAGES)
+            .min(TASKS_IN_MESSAGE_MAX);
+        for tasks in tasks.chunks(of_each) {
+            message(tasks.iter().map(ToString::to_string).collect());
         }
     }
 }

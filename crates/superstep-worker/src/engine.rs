@@ -8,6 +8,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
+use futures_util::StreamExt as _;
 use superstep_checkpoint::PutResult;
 use superstep_graph::{NodeName, TaskId};
 use superstep_protocol::{
@@ -15,6 +16,8 @@ use superstep_protocol::{
     RunError, TaskResult, ThreadId, Update, Verdict, decide,
 };
 use superstep_wire::record::{decode_result, encode_result};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::{
@@ -22,13 +25,24 @@ use crate::{
     compute, decisions,
     error::Error,
     graphs::{Graphs, RunnableGraph},
-    rounds::{Running, run_all},
+    rounds::{Running, run_all, run_each},
     stream::{self, Stream, nodes_of},
     threads::{Outcome, OutcomeBytes, Thread, Threads},
 };
 
 /// How often a decision is made again because others changed the thread in between.
 const DECISIONS_MAX: usize = 64;
+
+/// How many results are put at once by one dispatch.
+const PUTS_AT_ONCE: usize = 32;
+
+/// What became of the results of a dispatch.
+enum Put {
+    /// Stored; so many of the round are there.
+    Stored(u64),
+    RoundOver,
+    UnknownThread,
+}
 
 /// What a command came to.
 #[derive(Debug)]
@@ -86,7 +100,7 @@ impl Engine {
             let now = before
                 .as_ref()
                 .map_or(now, |before| now.max(before.state.time));
-            let state = before.as_ref().map(|before| &before.state);
+            let state = before.as_ref().map(|before| &*before.state);
             let body = match decide(thread, state, event, now) {
                 Verdict::Append(body) => body,
                 Verdict::Refuse(refusal) => return Ok(Accepted::Refused(refusal)),
@@ -274,40 +288,76 @@ impl Engine {
             let stored = self.stored_results(&id, dispatch).await?;
             mine.retain(|task| !stored.contains_key(task));
         }
-        let Some(results) = run_all(&graph, &thread.state, &mine, &attempt).await else {
-            return self.stopped(&id, &progress).await;
+        let (sender, results) = mpsc::unbounded_channel();
+        let run = async {
+            // Dropped with the last result, which ends the puts.
+            let sender = sender;
+            let give = |task: &TaskId, result| {
+                // Nobody takes it any more only if the round is over.
+                let _ = sender.send((task.clone(), result));
+            };
+            run_each(&graph, &thread.state, &mine, &attempt, give).await
         };
-        let mut there = if mine.is_empty() {
-            open.len() as u64
-        } else {
-            0
-        };
-        for (task, result) in results {
-            let bytes = Bytes::from(encode_result(result));
-            let put = self
-                .threads
-                .retrying(&id, || {
-                    self.threads
-                        .log()
-                        .put_result(&id, dispatch, &task, bytes.clone())
-                })
-                .await?;
-            match put {
-                PutResult::Stored { count } | PutResult::Duplicate { count } => {
-                    there = there.max(count);
-                }
-                PutResult::RoundOver => {
-                    let now = self.threads.load(&id).await?;
-                    return Ok(Worked::Late(now.map(Box::new)));
-                }
-                PutResult::UnknownThread => return Ok(Worked::Late(None)),
+        let (ran, put) = tokio::join!(run, self.put_all(&id, dispatch, results, &running.cancel));
+        let mut there = match put? {
+            Put::Stored(count) => count,
+            Put::RoundOver => {
+                let now = self.threads.load(&id).await?;
+                return Ok(Worked::Late(now.map(Box::new)));
             }
+            Put::UnknownThread => return Ok(Worked::Late(None)),
+        };
+        if ran.is_none() {
+            return self.stopped(&id, &progress).await;
+        }
+        if mine.is_empty() {
+            there = open.len() as u64;
         }
         if there < open.len() as u64 {
             return Ok(Worked::Partial);
         }
         let results = self.stored_results(&id, dispatch).await?;
         self.close(thread, dispatch, results).await
+    }
+
+    /// Puts results into the map of their round as they come: one that is there is not lost with
+    /// the worker. A round that is over ends the work on it.
+    async fn put_all(
+        &self,
+        id: &ThreadId,
+        dispatch: Dispatch,
+        results: mpsc::UnboundedReceiver<(TaskId, TaskResult)>,
+        cancel: &CancellationToken,
+    ) -> Result<Put, Error> {
+        let results = futures_util::stream::unfold(results, async |mut results| {
+            let next = results.recv().await?;
+            Some((next, results))
+        });
+        let puts = results.map(async |(task, result)| {
+            let bytes = Bytes::from(encode_result(result));
+            let put = self.threads.retrying(id, || {
+                let log = self.threads.log();
+                log.put_result(id, dispatch, &task, bytes.clone())
+            });
+            put.await
+        });
+        let puts = puts.buffer_unordered(PUTS_AT_ONCE);
+        tokio::pin!(puts);
+        let mut there = 0;
+        while let Some(put) = puts.next().await {
+            let ended = match put {
+                Ok(PutResult::Stored { count } | PutResult::Duplicate { count }) => {
+                    there = there.max(count);
+                    continue;
+                }
+                Ok(PutResult::RoundOver) => Ok(Put::RoundOver),
+                Ok(PutResult::UnknownThread) => Ok(Put::UnknownThread),
+                Err(error) => Err(error),
+            };
+            cancel.cancel();
+            return ended;
+        }
+        Ok(Put::Stored(there))
     }
 
     /// What it came to when tasks have no result.

@@ -538,6 +538,7 @@ impl Local {
                 again: dispatch.version <= left,
                 timeout: self.settings.task_timeout,
                 at_once: self.settings.tasks_at_once,
+                slots: None,
                 cancel: cancel.clone(),
                 sink: self.sink.clone(),
             };

@@ -4,7 +4,8 @@
 //! business; what the results make of the thread is the engine's.
 //!
 //! The rule it keeps: where only so many tasks may run at once they begin in task order, and those
-//! that failed end last, so that one at a time gives the same order every time.
+//! that failed end last, so that one at a time gives the same order every time. A round that is one
+//! message of many tasks takes no more than the worker's free slots beside its own.
 
 use std::{
     collections::BTreeMap,
@@ -16,6 +17,7 @@ use std::{
 use futures_util::StreamExt as _;
 use superstep_graph::{Task, TaskId};
 use superstep_protocol::{TaskResult, ThreadState};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
 
@@ -37,6 +39,8 @@ pub(crate) struct Running {
     pub(crate) timeout: Duration,
     /// How many at once; all of them otherwise.
     pub(crate) at_once: Option<NonZeroUsize>,
+    /// The worker's slots; one of them is this dispatch's.
+    pub(crate) slots: Option<Arc<Semaphore>>,
     pub(crate) cancel: CancellationToken,
     pub(crate) sink: Option<Arc<dyn OutputSink>>,
 }
@@ -58,6 +62,7 @@ impl Running {
             before: Before::default(),
             inside: Inside::root(tasks_max, Some(progress.clone())),
             at_once: self.at_once,
+            slots: self.slots.clone(),
         }
     }
 }
@@ -69,20 +74,37 @@ pub(crate) async fn run_all(
     tasks: &[TaskId],
     attempt: &Attempt,
 ) -> Option<BTreeMap<TaskId, TaskResult>> {
+    let mut results = BTreeMap::new();
+    let keep = |task: &TaskId, result| {
+        results.insert(task.clone(), result);
+    };
+    run_each(graph, state, tasks, attempt, keep).await?;
+    Some(results)
+}
+
+/// Runs tasks of `state` beside each other and gives each result as soon as it is there; `None` if
+/// they were told to stop.
+pub(crate) async fn run_each(
+    graph: &RunnableGraph,
+    state: &ThreadState,
+    tasks: &[TaskId],
+    attempt: &Attempt,
+    mut ended: impl FnMut(&TaskId, TaskResult),
+) -> Option<()> {
     let round = Round {
         graph,
         state,
         given: attempt,
         in_order: attempt.at_once.is_some(),
+        own: Semaphore::new(1),
     };
-    let mut results = BTreeMap::new();
     let mut left = Vec::new();
     for id in tasks {
         let task = &state.task(id)?.task;
         match cached(graph, state, task).await {
             Some(result) => {
                 round.tell(task, &result, TaskEnd::Cached);
-                results.insert(id.clone(), result);
+                ended(id, result);
             }
             None => left.push(Box::pin(round.run(task))),
         }
@@ -92,17 +114,15 @@ pub(crate) async fn run_all(
     let mut late = Vec::new();
     while let Some(ran) = running.next().await {
         match ran.ok()? {
-            Ran::Ended(task, result) => {
-                results.insert(task.id.clone(), result);
-            }
+            Ran::Ended(task, result) => ended(&task.id, result),
             Ran::Failed(task, attempted, failure) => late.push((task, attempted, failure)),
         }
     }
     for (task, attempted, failure) in late {
         let result = Box::pin(round.end(task, attempted, failure)).await.ok()?;
-        results.insert(task.id.clone(), result);
+        ended(&task.id, result);
     }
-    Some(results)
+    Some(())
 }
 
 /// How far a task came.
@@ -119,10 +139,23 @@ struct Round<'a> {
     state: &'a ThreadState,
     given: &'a Attempt,
     in_order: bool,
+    /// The slot that whoever runs the round holds already.
+    own: Semaphore,
 }
 
 impl<'a> Round<'a> {
+    /// A slot of the worker for one task: the one that is held anyway, or another one.
+    async fn slot(&self) -> Option<SemaphorePermit<'_>> {
+        let slots = self.given.slots.as_deref()?;
+        tokio::select! {
+            biased;
+            own = self.own.acquire() => own.ok(),
+            other = slots.acquire() => other.ok(),
+        }
+    }
+
     async fn run(&self, task: &'a Task) -> Result<Ran<'a>, Stopped> {
+        let _slot = self.slot().await;
         let span = info_span!(
             "task",
             task_id = %task.id,

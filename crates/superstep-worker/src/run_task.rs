@@ -16,6 +16,7 @@ use superstep_graph::{
     Horizon, Task, input_of, output_from_update, route_handled, route_within, start_writes,
 };
 use superstep_protocol::{RunError, TaskResult, ThreadState};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -47,6 +48,8 @@ pub(crate) struct Attempt {
     pub(crate) inside: Inside,
     /// How many tasks of a superstep run at once; all of them otherwise.
     pub(crate) at_once: Option<NonZeroUsize>,
+    /// The worker's slots, where tasks share them with other work.
+    pub(crate) slots: Option<Arc<Semaphore>>,
 }
 
 impl Attempt {

@@ -5,6 +5,7 @@
 //! same one. It decides nothing: what to append comes from the protocol.
 
 mod past;
+mod wide;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -29,8 +30,8 @@ use crate::{
 /// A thread as this process last read or wrote it.
 #[derive(Clone, Debug)]
 pub struct Thread {
-    /// Its state.
-    pub state: ThreadState,
+    /// Its state; shared where several tasks of one superstep are worked on.
+    pub state: Arc<ThreadState>,
     /// Events of records up to this version are known to be in their stream.
     pub(crate) told: u64,
     snapshot: u64,
@@ -58,6 +59,7 @@ pub struct Threads {
     world: SharedWorld,
     limits: Limits,
     retry: Duration,
+    wide: wide::Wide,
 }
 
 impl std::fmt::Debug for Threads {
@@ -81,6 +83,7 @@ impl Threads {
             world,
             limits,
             retry,
+            wide: wide::Wide::default(),
         }
     }
 
@@ -137,7 +140,7 @@ impl Threads {
             snapshot: first,
             snapshot_bytes: sizes.first().copied().unwrap_or(0),
             bytes_since: sizes.iter().skip(1).sum(),
-            state,
+            state: Arc::new(state),
         }))
     }
 
@@ -213,7 +216,7 @@ impl Threads {
                 b.snapshot,
                 b.bytes_since,
                 b.snapshot_bytes,
-                Some(b.state),
+                Some(Arc::unwrap_or_clone(b.state)),
             ),
             None => (0, 0, 0, 0, None),
         };
@@ -252,7 +255,7 @@ impl Threads {
             } else {
                 snapshot_bytes
             },
-            state,
+            state: Arc::new(state),
         };
         let append = Append {
             after,

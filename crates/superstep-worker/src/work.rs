@@ -13,7 +13,7 @@ use superstep_graph::{START, TaskId};
 use superstep_protocol::{Dispatch, ThreadId};
 use superstep_queue::Delivery;
 use superstep_wire::decode;
-use tokio::time::Instant;
+use tokio::{sync::Semaphore, time::Instant};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, error, info_span};
 
@@ -44,6 +44,8 @@ pub(crate) struct Works {
     pub(crate) effects: Effects,
     pub(crate) settings: WorkerSettings,
     pub(crate) sink: Option<Arc<dyn OutputSink>>,
+    /// How much is worked on at once; each delivery of work holds one.
+    pub(crate) slots: Arc<Semaphore>,
     /// Set when the worker drains: no superstep is begun any more.
     pub(crate) draining: CancellationToken,
     /// Set when the drain's time is over: nodes are dropped.
@@ -126,7 +128,13 @@ impl Works {
         mut attempt: u64,
         holding: &Holding,
     ) -> Result<Done, Error> {
-        let Some(mut thread) = self.engine.threads.load(id).await? else {
+        let threads = &self.engine.threads;
+        let loaded = if tasks.len() > 1 {
+            threads.load_wide(id).await?
+        } else {
+            threads.load(id).await?
+        };
+        let Some(mut thread) = loaded else {
             return Ok(Done::Ack);
         };
         let mine = thread.state.incarnation == *incarnation;
@@ -149,6 +157,7 @@ impl Works {
                 again: attempt > 1,
                 timeout: self.settings.task_timeout,
                 at_once: self.settings.tasks_at_once,
+                slots: Some(Arc::clone(&self.slots)),
                 cancel,
                 sink: self.sink.clone(),
             };

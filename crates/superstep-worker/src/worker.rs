@@ -118,11 +118,16 @@ impl Worker {
         let (sender, receiver) = mpsc::channel(OUTPUT_QUEUE_MAX);
         let forwarder = tokio::spawn(forward(Arc::clone(&self.queue), receiver));
         let sink: Arc<dyn OutputSink> = Arc::new(QueueSink { sender });
+        // A loop that waits for messages holds a slot: with fewer slots than graphs, one quiet
+        // graph would keep another from being pulled.
+        let graphs = self.graphs.iter().count();
+        let slots = Arc::new(Semaphore::new(self.settings.concurrency.max(graphs)));
         let works = Works {
             engine: engine.clone(),
             effects: effects.clone(),
             settings: self.settings.clone(),
             sink: Some(Arc::clone(&sink)),
+            slots: Arc::clone(&slots),
             draining: shutdown.clone(),
             stopping: stopping.clone(),
         };
@@ -134,10 +139,6 @@ impl Worker {
             sink: Some(sink),
         };
 
-        // A loop that waits for messages holds a slot: with fewer slots than graphs, one quiet
-        // graph would keep another from being pulled.
-        let graphs = self.graphs.iter().count();
-        let slots = Arc::new(Semaphore::new(self.settings.concurrency.max(graphs)));
         for graph in self.graphs.iter() {
             let consumer = self.queue.work(graph.id()).await?;
             let works = works.clone();

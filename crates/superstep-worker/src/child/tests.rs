@@ -549,6 +549,7 @@ async fn a_round_done_again_makes_the_same_records() {
         offer: Arc::default(),
         before: Before::default(),
         at_once: None,
+        slots: None,
         inside: Inside::root(100, None),
     };
     let task = state.tasks[0].task.clone();

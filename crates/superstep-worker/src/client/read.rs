@@ -3,7 +3,10 @@
 //! Views for people and programs outside, with times as text. The store is the truth: a row of
 //! a list whose thread has moved on meanwhile is left out.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
@@ -240,7 +243,7 @@ impl Client {
     pub(super) async fn state_of(&self, thread: &ThreadId) -> Result<Option<ThreadState>, Error> {
         let found = self.threads.load(thread).await?;
         Ok(found
-            .map(|found| found.state)
+            .map(|found| Arc::unwrap_or_clone(found.state))
             .filter(|state| !state.deleted))
     }
 

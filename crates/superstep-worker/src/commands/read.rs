@@ -276,7 +276,7 @@ impl Commands {
             Some(found) if found.state.graph.name == *graph => Ok(true),
             Some(found) => Err(Refusal::WrongGraph {
                 thread: thread.clone(),
-                graph: found.state.graph.name,
+                graph: found.state.graph.name.clone(),
             }),
         })
     }

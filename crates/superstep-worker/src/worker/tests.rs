@@ -167,12 +167,8 @@ impl Cluster {
             crate::Limits::default(),
             Duration::from_secs(1),
         );
-        threads
-            .load(&thread.into())
-            .await
-            .unwrap()
-            .expect("the thread is there")
-            .state
+        let found = threads.load(&thread.into()).await.unwrap();
+        Arc::unwrap_or_clone(found.expect("the thread is there").state)
     }
 
     async fn stop(self) {

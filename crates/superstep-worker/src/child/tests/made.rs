@@ -196,7 +196,7 @@ impl World {
 
     pub(super) async fn state(&self) -> ThreadState {
         let found = self.local.threads().load(&self.thread).await.unwrap();
-        found.unwrap().state
+        Arc::unwrap_or_clone(found.unwrap().state)
     }
 
     /// What ran since the last call, by place.
