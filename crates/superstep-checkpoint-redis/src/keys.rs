@@ -85,9 +85,15 @@ impl Shard {
         format!("{}r:{round}:{thread}", self.0)
     }
 
-    /// What the tasks of a round have done so far: one field an entry, its index, `:` and the task.
+    /// What the tasks of a round have done so far: one field an entry, its index, `:` and the task;
+    /// and of each task that was begun again how often: `a:` and the task.
     pub(crate) fn progress(&self, thread: &ThreadId, round: Dispatch) -> String {
         format!("{}p:{round}:{thread}", self.0)
+    }
+
+    /// The claims on tasks of a round: one field a name, `owner:until`.
+    pub(crate) fn claims(&self, thread: &ThreadId, round: Dispatch) -> String {
+        format!("{}c:{round}:{thread}", self.0)
     }
 
     /// The outcome of a command.
@@ -156,6 +162,7 @@ mod tests {
             shard.open(&thread),
             shard.results(&thread, "7-00c0ffee00c0ffee".parse().unwrap()),
             shard.progress(&thread, "7-00c0ffee00c0ffee".parse().unwrap()),
+            shard.claims(&thread, "7-00c0ffee00c0ffee".parse().unwrap()),
             shard.outcome(&thread, &CommandId::new("c")),
             shard.blob(&thread, "b"),
             shard.blob_index(&thread),

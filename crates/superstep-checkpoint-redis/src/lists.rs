@@ -100,22 +100,23 @@ pub(crate) async fn interrupts(
 pub(crate) async fn watched(
     link: &Link,
     keys: &Keys,
+    from: UnixMillis,
     until: UnixMillis,
     limit: usize,
 ) -> Result<Vec<Watched>, Error> {
     let pages = keys.shards().iter().map(|shard| async move {
         let mut cmd = scripts::call(&scripts::WATCHED, &[shard.watched()]);
-        cmd.arg(until.0).arg(limit).arg(shard.threads());
+        cmd.arg(from.0).arg(until.0).arg(limit).arg(shard.threads());
         let reply = Reply::new("a read of the watch index", link.call(&cmd).await?);
         reply.texts()
     });
     let mut entries = Vec::new();
     for page in try_join_all(pages).await? {
-        for entry in page.chunks_exact(3) {
-            let head = entry[2].parse();
+        for entry in page.chunks_exact(4) {
+            let bad = || corrupt(&format!("the watch entry of thread `{}`", entry[0]));
             entries.push(Watched {
-                head: head
-                    .map_err(|_| corrupt(&format!("the watch entry of thread `{}`", entry[0])))?,
+                head: entry[2].parse().map_err(|_| bad())?,
+                graph: read_row(&entry[3]).ok_or_else(bad)?.graph,
                 thread: ThreadId::new(entry[0].as_str()),
                 since: UnixMillis(read_score(&entry[1])?),
             });

@@ -12,12 +12,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use redis::Cmd;
 use superstep_checkpoint::{
-    Append, Appended, BLOB_TTL, Due, Error, ErrorKind, Finding, InterruptQuery, InterruptRow,
-    Loaded, OUTCOME_TTL, Page, PutProgress, PutResult, Registration, StoredRecord, ThreadLog,
-    ThreadQuery, ThreadRow, Trimmed, Watched,
+    Append, Appended, BLOB_TTL, CLAIM_LEASE_MAX, Claim, Claimed, Due, Error, ErrorKind, Finding,
+    InterruptQuery, InterruptRow, Loaded, OUTCOME_TTL, Page, PutProgress, PutResult, Registration,
+    StoredRecord, ThreadLog, ThreadQuery, ThreadRow, Trimmed, Watched,
 };
 use superstep_graph::TaskId;
-use superstep_protocol::{CommandId, Dispatch, GraphId, Head, ThreadId, UnixMillis};
+use superstep_protocol::{CommandId, Dispatch, GraphId, Head, Nonce, ThreadId, UnixMillis};
 use tokio::time::timeout;
 
 use crate::{
@@ -294,6 +294,78 @@ impl ThreadLog for RedisLog {
         entries.into_iter().map(entry).collect()
     }
 
+    async fn claim(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        name: &str,
+        owner: Nonce,
+        lease: Duration,
+    ) -> Result<Claimed, Error> {
+        let key = self.keys.shard(thread).claims(thread, round);
+        let mut cmd = scripts::call(&scripts::CLAIM, &[key]);
+        cmd.arg(millis(CLAIM_LEASE_MAX))
+            .arg(name)
+            .arg(owner.to_string())
+            .arg(millis(lease));
+        let rest = self.ask("a claim", &cmd).await?.count()?;
+        Ok(match rest {
+            0 => Claimed::Mine,
+            rest => Claimed::Held {
+                rest: Duration::from_millis(rest),
+            },
+        })
+    }
+
+    async fn claims(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+    ) -> Result<BTreeMap<String, Claim>, Error> {
+        let key = self.keys.shard(thread).claims(thread, round);
+        let mut cmd = scripts::call(&scripts::CLAIM, &[key]);
+        cmd.arg(millis(CLAIM_LEASE_MAX));
+        let found = self.ask("a read of claims", &cmd).await?.list()?;
+        let mut found = found.into_iter();
+        let mut claims = BTreeMap::new();
+        while let (Some(name), Some(owner), Some(rest)) = (found.next(), found.next(), found.next())
+        {
+            let owner = u64::from_str_radix(&owner.text()?, 16);
+            let owner = owner.map_err(|_| corrupt("the owner of a claim"))?;
+            let claim = Claim {
+                owner: Nonce(owner),
+                rest: Duration::from_millis(rest.count()?),
+            };
+            claims.insert(name.text()?, claim);
+        }
+        Ok(claims)
+    }
+
+    async fn count_attempt(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        task: &TaskId,
+    ) -> Result<Option<u64>, Error> {
+        let cmd = attempt_call(&self.keys, thread, round, task, 1);
+        let count = self.ask("a count of attempts", &cmd).await?;
+        if count.value == redis::Value::Nil {
+            return Ok(None);
+        }
+        count.count().map(Some)
+    }
+
+    async fn forgive_attempt(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        task: &TaskId,
+    ) -> Result<(), Error> {
+        let cmd = attempt_call(&self.keys, thread, round, task, -1);
+        self.ask("a count of attempts", &cmd).await?;
+        Ok(())
+    }
+
     async fn put_outcome(
         &self,
         thread: &ThreadId,
@@ -357,8 +429,13 @@ impl ThreadLog for RedisLog {
         Ok(self.ask("an unwatch", &cmd).await?.integer()? == 1)
     }
 
-    async fn watched(&self, until: UnixMillis, limit: usize) -> Result<Vec<Watched>, Error> {
-        lists::watched(&self.link, &self.keys, until, limit).await
+    async fn watched(
+        &self,
+        from: UnixMillis,
+        until: UnixMillis,
+        limit: usize,
+    ) -> Result<Vec<Watched>, Error> {
+        lists::watched(&self.link, &self.keys, from, until, limit).await
     }
 
     async fn due(&self, now: UnixMillis, limit: usize) -> Result<Vec<Due>, Error> {
@@ -479,6 +556,16 @@ impl ThreadLog for RedisLog {
         }
         findings
     }
+}
+
+/// Changes the count of a task's attempts. A call that is sent again counts twice, at worst: a
+/// count is a bound, and no truth.
+fn attempt_call(keys: &Keys, thread: &ThreadId, round: Dispatch, task: &TaskId, by: i8) -> Cmd {
+    let shard = keys.shard(thread);
+    let keys = [shard.thread(thread), shard.progress(thread, round)];
+    let mut cmd = scripts::call(&scripts::ATTEMPT, &keys);
+    cmd.arg(round_field(round)).arg(format!("a:{task}")).arg(by);
+    cmd
 }
 
 /// What an append or delete script answers.

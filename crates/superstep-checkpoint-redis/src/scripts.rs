@@ -30,6 +30,8 @@ scripts! {
     PUT_RESULT: "put_result.lua",
     PUT_PROGRESS: "put_progress.lua",
     PROGRESS: "progress.lua",
+    CLAIM: "claim.lua",
+    ATTEMPT: "attempt.lua",
     PUT_OUTCOME: "put_outcome.lua",
     PUT_BLOB: "put_blob.lua",
     UNWATCH: "unwatch.lua",

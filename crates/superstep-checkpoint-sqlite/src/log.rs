@@ -5,6 +5,7 @@
 //! It leaves the queries to its modules and the transactions to [`Database`].
 
 mod append;
+mod claims;
 mod lists;
 mod maps;
 mod read;
@@ -19,11 +20,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rusqlite::Connection;
 use superstep_checkpoint::{
-    Append, Appended, Due, Error, Finding, InterruptQuery, InterruptRow, Loaded, Page, PutProgress,
-    PutResult, Registration, StoredRecord, ThreadLog, ThreadQuery, ThreadRow, Trimmed, Watched,
+    Append, Appended, Claim, Claimed, Due, Error, Finding, InterruptQuery, InterruptRow, Loaded,
+    Page, PutProgress, PutResult, Registration, StoredRecord, ThreadLog, ThreadQuery, ThreadRow,
+    Trimmed, Watched,
 };
 use superstep_graph::TaskId;
-use superstep_protocol::{CommandId, Dispatch, GraphId, Head, ThreadId, UnixMillis};
+use superstep_protocol::{CommandId, Dispatch, GraphId, Head, Nonce, ThreadId, UnixMillis};
 
 use crate::{database::Database, failure::Failure, sweeps::Sweeps};
 
@@ -163,6 +165,53 @@ impl ThreadLog for SqliteLog {
             .await
     }
 
+    async fn claim(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        name: &str,
+        owner: Nonce,
+        lease: Duration,
+    ) -> Result<Claimed, Error> {
+        let (thread, name) = (thread.clone(), name.to_owned());
+        self.write(move |connection, now| {
+            claims::claim(connection, (&thread, round, &name), owner, lease, now)
+        })
+        .await
+    }
+
+    async fn claims(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+    ) -> Result<BTreeMap<String, Claim>, Error> {
+        let thread = thread.clone();
+        self.read(move |connection, now| claims::claims(connection, &thread, round, now))
+            .await
+    }
+
+    async fn count_attempt(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        task: &TaskId,
+    ) -> Result<Option<u64>, Error> {
+        let (thread, task) = (thread.clone(), task.clone());
+        self.write(move |connection, _| claims::count_attempt(connection, &thread, round, &task))
+            .await
+    }
+
+    async fn forgive_attempt(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        task: &TaskId,
+    ) -> Result<(), Error> {
+        let (thread, task) = (thread.clone(), task.clone());
+        self.write(move |connection, _| claims::forgive_attempt(connection, &thread, round, &task))
+            .await
+    }
+
     async fn put_outcome(
         &self,
         thread: &ThreadId,
@@ -204,8 +253,13 @@ impl ThreadLog for SqliteLog {
             .await
     }
 
-    async fn watched(&self, until: UnixMillis, limit: usize) -> Result<Vec<Watched>, Error> {
-        self.read(move |connection, _| lists::watched(connection, until, limit))
+    async fn watched(
+        &self,
+        from: UnixMillis,
+        until: UnixMillis,
+        limit: usize,
+    ) -> Result<Vec<Watched>, Error> {
+        self.read(move |connection, _| lists::watched(connection, from, until, limit))
             .await
     }
 

@@ -22,7 +22,11 @@ const BUSY_WAIT: Duration = Duration::from_secs(5);
 const STATEMENTS_MAX: usize = 128;
 
 /// What brings a file from each version to the next; the first makes a new one.
-const STEPS: &[&str] = &[include_str!("schema/1.sql"), include_str!("schema/2.sql")];
+const STEPS: &[&str] = &[
+    include_str!("schema/1.sql"),
+    include_str!("schema/2.sql"),
+    include_str!("schema/3.sql"),
+];
 
 /// Opens the connection that writes, and makes or brings up the tables.
 pub(crate) fn open_writer(path: &Path) -> Result<Connection, Failure> {

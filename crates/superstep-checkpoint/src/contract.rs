@@ -21,6 +21,7 @@
 
 mod append;
 mod build;
+mod claims;
 mod clock;
 mod delete;
 mod index;
@@ -34,8 +35,8 @@ mod read;
 use std::sync::Arc;
 
 pub use self::{
-    append::*, clock::*, delete::*, index::*, list::*, maps::*, model::*, odd::*, progress::*,
-    read::*,
+    append::*, claims::*, clock::*, delete::*, index::*, list::*, maps::*, model::*, odd::*,
+    progress::*, read::*,
 };
 use crate::ThreadLog;
 
@@ -109,6 +110,12 @@ macro_rules! contract_list {
             progress_of_an_unknown_thread_is_refused
             racing_entries_of_one_index_store_one
             delete_removes_progress
+            a_claim_keeps_others_out
+            a_claim_is_given_up_by_its_owner
+            claims_of_different_things_do_not_mix
+            racing_claims_have_one_owner
+            attempts_are_counted_and_forgiven
+            attempts_need_an_open_round
             an_outcome_is_kept_if_absent
             outcomes_of_threads_do_not_mix
             racing_outcomes_keep_one
@@ -219,6 +226,9 @@ macro_rules! contract_clock_tests {
                 results_of_an_ended_round_go_away_in_time
                 results_of_an_open_round_stay
                 progress_lives_as_long_as_results
+                a_claim_dies_with_its_lease
+                a_claim_of_a_clock_ahead_is_dead
+                attempts_live_as_long_as_results
                 outcomes_go_away_in_time
                 a_blob_without_a_record_goes_away_in_time
                 a_blob_of_a_record_stays

@@ -13,9 +13,9 @@ use std::time::Duration;
 
 pub use error::{Error, ErrorKind};
 pub use log::{
-    Append, Appended, Due, Finding, IndexChange, InterruptQuery, InterruptRow, Loaded, Page,
-    PutProgress, PutResult, Registration, StoredRecord, ThreadLog, ThreadQuery, ThreadRow, Trimmed,
-    Watched,
+    Append, Appended, Claim, Claimed, Due, Finding, IndexChange, InterruptQuery, InterruptRow,
+    Loaded, Page, PutProgress, PutResult, Registration, StoredRecord, ThreadLog, ThreadQuery,
+    ThreadRow, Trimmed, Watched,
 };
 pub use memory::MemoryLog;
 pub use page::{Cursor, PAGE_ROWS_MAX, page_rows};
@@ -28,5 +28,7 @@ pub const BLOB_TTL: Duration = Duration::from_secs(60 * 60);
 pub const TOMBSTONE_TTL: Duration = Duration::from_secs(60 * 60);
 /// How long the results of an ended round are kept.
 pub const ENDED_ROUND_TTL: Duration = Duration::from_secs(10 * 60);
+/// The longest lease of a claim: more is cut to it.
+pub const CLAIM_LEASE_MAX: Duration = Duration::from_secs(60);
 /// How long a registration counts as live without renewal.
 pub const REGISTRATION_TTL: Duration = Duration::from_secs(30);

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use superstep_graph::{InterruptId, TaskId};
 use superstep_protocol::{
-    CommandId, Dispatch, GraphId, GraphName, Head, ThreadId, ThreadStatus, UnixMillis,
+    CommandId, Dispatch, GraphId, GraphName, Head, Nonce, ThreadId, ThreadStatus, UnixMillis,
 };
 
 use crate::{Error, ErrorKind};
@@ -186,6 +186,27 @@ pub enum PutProgress {
     UnknownThread,
 }
 
+/// What became of a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Claimed {
+    /// It is the caller's, until its lease is over or it is claimed again.
+    Mine,
+    /// Somebody else's claim lives.
+    Held {
+        /// For how long it does, unless it is renewed.
+        rest: Duration,
+    },
+}
+
+/// A living claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Whose it is.
+    pub owner: Nonce,
+    /// How long it lives, unless it is renewed.
+    pub rest: Duration,
+}
+
 /// A thread as a cold reader needs it: the records from the last snapshot to the head.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
@@ -269,6 +290,8 @@ pub struct Page<T> {
 pub struct Watched {
     /// The thread.
     pub thread: ThreadId,
+    /// Its graph, as its row says.
+    pub graph: GraphId,
     /// The head of the append that entered it or last moved its entry.
     pub head: Head,
     /// When that append was, by the store's clock.
@@ -388,6 +411,48 @@ pub trait ThreadLog: Send + Sync + 'static {
         task: &TaskId,
     ) -> Result<Vec<Bytes>, Error>;
 
+    /// Claims `name` of a round for `owner`: set if nobody has it, renewed if `owner` has, and not
+    /// touched if it is another's and lives. A lease of zero gives up one's own.
+    ///
+    /// A claim is a hint that somebody is at work, and no data: it needs no open round, not even a
+    /// thread, and goes by itself. Leases are counted by the store's clock and are at most
+    /// [`CLAIM_LEASE_MAX`](crate::CLAIM_LEASE_MAX); a claim that would live longer was made by a
+    /// clock that is gone, and counts as dead.
+    async fn claim(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        name: &str,
+        owner: Nonce,
+        lease: Duration,
+    ) -> Result<Claimed, Error>;
+
+    /// The living claims of a round, by name.
+    async fn claims(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+    ) -> Result<BTreeMap<String, Claim>, Error>;
+
+    /// Counts an attempt at `task` in its round, and answers how many were counted, this one
+    /// included; `None` if the round is not among the thread's open ones, and nothing was
+    /// counted. The count lives as long as the round's results.
+    async fn count_attempt(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        task: &TaskId,
+    ) -> Result<Option<u64>, Error>;
+
+    /// Takes back one counted attempt at `task`, if there is one: whoever made it lived to say
+    /// so. Nothing happens in a round that is over.
+    async fn forgive_attempt(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        task: &TaskId,
+    ) -> Result<(), Error>;
+
     /// Keeps the outcome of a command, if absent. Answers the one kept before, if any. Works
     /// for threads that have no log. Outcomes have a time to live, at least
     /// [`OUTCOME_TTL`](crate::OUTCOME_TTL).
@@ -418,8 +483,14 @@ pub trait ThreadLog: Send + Sync + 'static {
     /// whether it did.
     async fn unwatch(&self, thread: &ThreadId, head: Head) -> Result<bool, Error>;
 
-    /// Watched threads whose entry is not newer than `until`, oldest first, at most `limit`.
-    async fn watched(&self, until: UnixMillis, limit: usize) -> Result<Vec<Watched>, Error>;
+    /// Watched threads whose entry is not older than `from` and not newer than `until`, oldest
+    /// first, at most `limit`.
+    async fn watched(
+        &self,
+        from: UnixMillis,
+        until: UnixMillis,
+        limit: usize,
+    ) -> Result<Vec<Watched>, Error>;
 
     /// Timers due at `now`, earliest first, at most `limit`.
     async fn due(&self, now: UnixMillis, limit: usize) -> Result<Vec<Due>, Error>;

@@ -19,12 +19,13 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use superstep_graph::TaskId;
-use superstep_protocol::{CommandId, Dispatch, GraphId, Head, ThreadId, UnixMillis};
+use superstep_protocol::{CommandId, Dispatch, GraphId, Head, Nonce, ThreadId, UnixMillis};
 
 use self::state::State;
 use crate::{
-    Append, Appended, Due, Error, Finding, InterruptQuery, InterruptRow, Loaded, Page, PutProgress,
-    PutResult, Registration, StoredRecord, ThreadLog, ThreadQuery, ThreadRow, Trimmed, Watched,
+    Append, Appended, Claim, Claimed, Due, Error, Finding, InterruptQuery, InterruptRow, Loaded,
+    Page, PutProgress, PutResult, Registration, StoredRecord, ThreadLog, ThreadQuery, ThreadRow,
+    Trimmed, Watched,
 };
 
 /// What tells a log the time.
@@ -171,6 +172,46 @@ impl ThreadLog for MemoryLog {
         Ok(self.at_now().0.progress(thread, round, task))
     }
 
+    async fn claim(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        name: &str,
+        owner: Nonce,
+        lease: Duration,
+    ) -> Result<Claimed, Error> {
+        let (mut state, now) = self.at_now();
+        Ok(state.claim((thread, round, name), owner, lease, now))
+    }
+
+    async fn claims(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+    ) -> Result<BTreeMap<String, Claim>, Error> {
+        let (state, now) = self.at_now();
+        Ok(state.claims(thread, round, now))
+    }
+
+    async fn count_attempt(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        task: &TaskId,
+    ) -> Result<Option<u64>, Error> {
+        Ok(self.at_now().0.count_attempt(thread, round, task))
+    }
+
+    async fn forgive_attempt(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        task: &TaskId,
+    ) -> Result<(), Error> {
+        self.at_now().0.forgive_attempt(thread, round, task);
+        Ok(())
+    }
+
     async fn put_outcome(
         &self,
         thread: &ThreadId,
@@ -203,8 +244,13 @@ impl ThreadLog for MemoryLog {
         Ok(self.at_now().0.unwatch(thread, head))
     }
 
-    async fn watched(&self, until: UnixMillis, limit: usize) -> Result<Vec<Watched>, Error> {
-        Ok(self.at_now().0.watched(until, limit))
+    async fn watched(
+        &self,
+        from: UnixMillis,
+        until: UnixMillis,
+        limit: usize,
+    ) -> Result<Vec<Watched>, Error> {
+        Ok(self.at_now().0.watched(from, until, limit))
     }
 
     async fn due(&self, now: UnixMillis, limit: usize) -> Result<Vec<Due>, Error> {

@@ -225,7 +225,7 @@ impl Worker {
             let watched = self
                 .threads
                 .log()
-                .watched(now, limit)
+                .watched(superstep_protocol::UnixMillis(0), now, limit)
                 .await
                 .map_err(Error::Store)?;
             let page_full = watched.len() == limit;

@@ -18,18 +18,23 @@ use crate::{
 
 pub(super) fn watched(
     connection: &Connection,
+    from: UnixMillis,
     until: UnixMillis,
     limit: usize,
 ) -> Result<Vec<Watched>, Failure> {
     rows(
         connection,
-        "SELECT thread, watched, watched_since FROM threads
-         WHERE watched IS NOT NULL AND watched_since <= ?1
-         ORDER BY watched_since LIMIT ?2",
-        params![millis(until), int(limit as u64)],
+        "SELECT thread, watched, watched_since, graph, graph_version FROM threads
+         WHERE watched IS NOT NULL AND watched_since BETWEEN ?1 AND ?2
+         ORDER BY watched_since LIMIT ?3",
+        params![millis(from), millis(until), int(limit as u64)],
         |row| {
             Ok(Watched {
                 thread: thread_at(row, 0)?,
+                graph: GraphId {
+                    name: row.get::<_, String>(3)?.into(),
+                    version: row.get::<_, String>(4)?.into(),
+                },
                 head: parsed_at(row, 1)?,
                 since: millis_at(row, 2)?,
             })

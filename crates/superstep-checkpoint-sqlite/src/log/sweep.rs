@@ -19,6 +19,7 @@ pub(super) fn remove_thread(connection: &Connection, thread: &str) -> Result<(),
         "DELETE FROM rounds WHERE thread = ?1",
         "DELETE FROM results WHERE thread = ?1",
         "DELETE FROM progress WHERE thread = ?1",
+        "DELETE FROM attempts WHERE thread = ?1",
         "DELETE FROM blobs WHERE thread = ?1",
         "DELETE FROM interrupts WHERE thread = ?1",
         "DELETE FROM due WHERE thread = ?1",
@@ -43,7 +44,10 @@ pub(super) fn sweep(connection: &Connection, now: UnixMillis) -> Result<(), Fail
              (SELECT thread, round FROM rounds WHERE expires_at <= ?1)",
         "DELETE FROM progress WHERE (thread, round) IN
              (SELECT thread, round FROM rounds WHERE expires_at <= ?1)",
+        "DELETE FROM attempts WHERE (thread, round) IN
+             (SELECT thread, round FROM rounds WHERE expires_at <= ?1)",
         "DELETE FROM rounds WHERE expires_at <= ?1",
+        "DELETE FROM claims WHERE expires_at <= ?1",
         "DELETE FROM outcomes WHERE expires_at <= ?1",
         "DELETE FROM blobs WHERE expires_at <= ?1",
     ] {

@@ -102,7 +102,10 @@ async fn everything_is_there_after_reopening() {
     assert_eq!(log.head(&t).await.unwrap(), Some(head));
     let outcome = log.outcome(&t, &command).await.unwrap();
     assert_eq!(outcome, Some(Bytes::from("o")));
-    let watched = log.watched(UnixMillis(u64::MAX), 10).await.unwrap();
+    let watched = log
+        .watched(UnixMillis(0), UnixMillis(u64::MAX), 10)
+        .await
+        .unwrap();
     assert_eq!(watched.len(), 1);
     grow(&log, &t, 1).await;
 }

@@ -5,8 +5,8 @@ use superstep_protocol::ThreadStatus;
 use tokio::task::JoinSet;
 
 use super::build::{
-    LATER, Log, any_interrupt, any_thread, command, grow, head, interrupt, must, next, next_with,
-    record, row, thread,
+    EARLIER, LATER, Log, any_interrupt, any_thread, command, grow, head, interrupt, must, next,
+    next_with, record, row, thread,
 };
 use crate::{Append, Appended, ErrorKind, IndexChange};
 
@@ -80,7 +80,7 @@ pub async fn a_refused_append_changes_nothing(log: Log) {
     let answer = log.append(&t, &stale).await.unwrap();
     assert_eq!(answer, Appended::Moved { head: Some(now) });
     assert_eq!(log.threads(&any_thread(10)).await.unwrap(), listed);
-    assert_eq!(log.watched(LATER, 10).await.unwrap(), []);
+    assert_eq!(log.watched(EARLIER, LATER, 10).await.unwrap(), []);
     assert_eq!(log.due(LATER, 10).await.unwrap(), []);
     let open = log.interrupts(&any_interrupt(10)).await.unwrap();
     assert_eq!(open.rows, []);
@@ -138,7 +138,7 @@ pub async fn the_same_append_again_is_done(log: Log) {
     }
     assert_eq!(log.head(&t).await.unwrap(), Some(now));
     // The repeated second append did not enter its index changes again.
-    assert_eq!(log.watched(LATER, 10).await.unwrap(), []);
+    assert_eq!(log.watched(EARLIER, LATER, 10).await.unwrap(), []);
     assert_eq!(log.interrupts(&any_interrupt(10)).await.unwrap().rows, []);
 }
 

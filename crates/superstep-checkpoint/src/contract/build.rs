@@ -180,5 +180,8 @@ pub(super) fn any_interrupt(limit: usize) -> InterruptQuery {
     }
 }
 
+/// A time before every append of a test.
+pub(super) const EARLIER: UnixMillis = UnixMillis(0);
+
 /// A time after every append of a test.
 pub(super) const LATER: UnixMillis = UnixMillis(32_000_000_000_000);

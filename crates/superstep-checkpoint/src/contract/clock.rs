@@ -13,7 +13,8 @@ use superstep_graph::TaskId;
 use superstep_protocol::UnixMillis;
 
 use super::build::{
-    LATER, Log, command, graph, grow, head, must, next, next_with, record, start_round, thread,
+    EARLIER, LATER, Log, command, graph, grow, head, must, next, next_with, record, start_round,
+    thread,
 };
 use crate::{
     Append, Appended, BLOB_TTL, ENDED_ROUND_TTL, ErrorKind, IndexChange, OUTCOME_TTL, PutResult,
@@ -44,6 +45,12 @@ impl ManualClock {
     /// What it shows.
     pub fn now(&self) -> UnixMillis {
         UnixMillis(self.now_ms.load(Ordering::SeqCst))
+    }
+
+    /// Sets the clock back, as a failover to another server does.
+    pub fn step_back(&self, time: Duration) {
+        let ms = u64::try_from(time.as_millis()).unwrap();
+        self.now_ms.fetch_sub(ms, Ordering::SeqCst);
     }
 
     /// Lets `time` pass.
@@ -232,13 +239,13 @@ pub async fn watch_entries_carry_the_stores_time(log: Log, clock: ManualClock) {
     }
     let moved = next_with(Some(head(1, 1)), 2, watch());
     must(&log, &thread("a"), &moved).await;
-    let found = log.watched(LATER, 10).await.unwrap();
+    let found = log.watched(EARLIER, LATER, 10).await.unwrap();
     let found: Vec<_> = found
         .iter()
         .map(|entry| (entry.thread.as_str(), entry.since.0 - start.0))
         .collect();
     assert_eq!(found, [("b", 1), ("c", 2), ("a", 3)]);
     let until = start.plus_ms(2);
-    assert_eq!(log.watched(until, 10).await.unwrap().len(), 2);
+    assert_eq!(log.watched(EARLIER, until, 10).await.unwrap().len(), 2);
     assert_eq!(log.now().await.unwrap(), clock.now());
 }

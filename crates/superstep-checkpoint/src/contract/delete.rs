@@ -5,8 +5,8 @@ use superstep_graph::TaskId;
 use superstep_protocol::{Head, ThreadId, UnixMillis};
 
 use super::build::{
-    LATER, Log, any_interrupt, any_thread, command, grow, head, interrupt, must, next, next_with,
-    record, thread,
+    EARLIER, LATER, Log, any_interrupt, any_thread, command, grow, head, interrupt, must, next,
+    next_with, record, thread,
 };
 use crate::{Append, Appended, ErrorKind, IndexChange, PutResult, StoredRecord};
 
@@ -68,7 +68,7 @@ pub async fn delete_takes_the_thread_off_every_list(log: Log) {
     let open = log.interrupts(&any_interrupt(10)).await.unwrap().rows;
     assert!(open.iter().all(|(id, _)| id == "u"), "{open:?}");
     assert_eq!(open.len(), 2);
-    let watched = log.watched(LATER, 10).await.unwrap();
+    let watched = log.watched(EARLIER, LATER, 10).await.unwrap();
     assert!(watched.iter().all(|entry| entry.thread == "u"));
     assert_eq!(watched.len(), 1);
     let due = log.due(LATER, 10).await.unwrap();

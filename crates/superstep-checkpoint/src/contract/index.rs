@@ -3,8 +3,8 @@
 use superstep_protocol::{ThreadStatus, UnixMillis};
 
 use super::build::{
-    LATER, Log, any_interrupt, any_thread, graph, grow, head, interrupt, must, next, next_with,
-    row, thread,
+    EARLIER, LATER, Log, any_interrupt, any_thread, graph, grow, head, interrupt, must, next,
+    next_with, row, thread,
 };
 use crate::{IndexChange, InterruptRow, ThreadQuery, ThreadRow};
 
@@ -33,13 +33,14 @@ pub async fn a_watched_thread_is_listed_with_its_head(log: Log) {
     let from = log.now().await.unwrap();
     let now = must(&log, &t, &next_with(None, 1, watch(true))).await;
     let until = log.now().await.unwrap();
-    let entries = log.watched(until, 10).await.unwrap();
+    let entries = log.watched(EARLIER, until, 10).await.unwrap();
     assert_eq!(entries.len(), 1);
     assert_eq!((&entries[0].thread, entries[0].head), (&t, now));
+    assert_eq!(entries[0].graph, graph("letter", "1"));
     assert!((from..=until).contains(&entries[0].since), "{entries:?}");
     // An append that says nothing of the watch leaves the entry as it is.
     must(&log, &t, &next(Some(now), 2)).await;
-    assert_eq!(log.watched(LATER, 10).await.unwrap(), entries);
+    assert_eq!(log.watched(EARLIER, LATER, 10).await.unwrap(), entries);
 }
 
 /// A later append that owes something moves the entry to its own head.
@@ -47,7 +48,7 @@ pub async fn watching_again_moves_the_entry(log: Log) {
     let t = thread("t");
     let first = must(&log, &t, &next_with(None, 1, watch(true))).await;
     let second = must(&log, &t, &next_with(Some(first), 2, watch(true))).await;
-    let entries = log.watched(LATER, 10).await.unwrap();
+    let entries = log.watched(EARLIER, LATER, 10).await.unwrap();
     assert_eq!(entries.len(), 1);
     assert_eq!(entries[0].head, second);
 }
@@ -57,7 +58,7 @@ pub async fn an_append_can_end_the_watch(log: Log) {
     let t = thread("t");
     let first = must(&log, &t, &next_with(None, 1, watch(true))).await;
     must(&log, &t, &next_with(Some(first), 2, watch(false))).await;
-    assert_eq!(log.watched(LATER, 10).await.unwrap(), []);
+    assert_eq!(log.watched(EARLIER, LATER, 10).await.unwrap(), []);
 }
 
 /// A worker that is late to leave the watch must not take a newer entry with it.
@@ -68,9 +69,9 @@ pub async fn unwatch_compares_the_head(log: Log) {
     for stale in [first, head(2, 99), head(3, 2)] {
         assert!(!log.unwatch(&t, stale).await.unwrap(), "{stale}");
     }
-    assert_eq!(log.watched(LATER, 10).await.unwrap().len(), 1);
+    assert_eq!(log.watched(EARLIER, LATER, 10).await.unwrap().len(), 1);
     assert!(log.unwatch(&t, second).await.unwrap());
-    assert_eq!(log.watched(LATER, 10).await.unwrap(), []);
+    assert_eq!(log.watched(EARLIER, LATER, 10).await.unwrap(), []);
     assert!(!log.unwatch(&t, second).await.unwrap(), "it was gone");
     // The entry is of the append that made it, not of the head.
     let third = must(&log, &t, &next_with(Some(second), 3, watch(true))).await;
@@ -85,15 +86,18 @@ pub async fn watched_goes_oldest_first_within_until_and_limit(log: Log) {
         let t = thread(&format!("t{n}"));
         must(&log, &t, &next_with(None, 1, watch(true))).await;
     }
-    let all = log.watched(LATER, 100).await.unwrap();
+    let all = log.watched(EARLIER, LATER, 100).await.unwrap();
     assert_eq!(all.len(), 12);
     assert!(all.is_sorted_by_key(|entry| entry.since), "{all:?}");
-    assert_eq!(log.watched(LATER, 5).await.unwrap().len(), 5);
-    assert_eq!(log.watched(UnixMillis(0), 100).await.unwrap(), []);
+    assert_eq!(log.watched(EARLIER, LATER, 5).await.unwrap().len(), 5);
+    assert_eq!(log.watched(EARLIER, UnixMillis(0), 100).await.unwrap(), []);
     let until = all[6].since;
     let up_to = all.iter().filter(|entry| entry.since <= until).count();
-    assert_eq!(log.watched(until, 100).await.unwrap().len(), up_to);
-    let oldest = log.watched(LATER, 1).await.unwrap();
+    assert_eq!(log.watched(EARLIER, until, 100).await.unwrap().len(), up_to);
+    let from = all[6].since;
+    let rest = all.iter().filter(|entry| entry.since >= from).count();
+    assert_eq!(log.watched(from, LATER, 100).await.unwrap().len(), rest);
+    let oldest = log.watched(EARLIER, LATER, 1).await.unwrap();
     assert_eq!(oldest[0].since, all[0].since);
 }
 

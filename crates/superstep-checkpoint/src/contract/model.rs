@@ -9,7 +9,9 @@ use bytes::Bytes;
 use superstep_graph::TaskId;
 use superstep_protocol::{Head, Nonce, ThreadId, ThreadStatus, UnixMillis};
 
-use super::build::{LATER, Log, any_interrupt, any_thread, command, graph, interrupt, thread};
+use super::build::{
+    EARLIER, LATER, Log, any_interrupt, any_thread, command, graph, interrupt, thread,
+};
 use crate::{
     Append, Error, ErrorKind, IndexChange, MemoryLog, StoredRecord, ThreadQuery, ThreadRow,
 };
@@ -135,7 +137,11 @@ async fn look_around(log: &Log) -> Vec<String> {
     let mut due: Vec<_> = log.due(LATER, 1_000).await.unwrap();
     due.sort_by(|a, b| (a.at, &a.thread, &a.name).cmp(&(b.at, &b.thread, &b.name)));
     seen.push(format!("{due:?}"));
-    let watched = log.watched(LATER, 1_000).await.unwrap().into_iter();
+    let watched = log
+        .watched(EARLIER, LATER, 1_000)
+        .await
+        .unwrap()
+        .into_iter();
     let mut watched: Vec<_> = watched.map(|entry| (entry.thread, entry.head)).collect();
     watched.sort();
     seen.push(format!("{watched:?}"));

@@ -11,12 +11,13 @@ use std::{
 
 use bytes::Bytes;
 use superstep_graph::{InterruptId, TaskId};
-use superstep_protocol::{CommandId, Dispatch, GraphId, Head, ThreadId, UnixMillis};
+use superstep_protocol::{CommandId, Dispatch, GraphId, Head, Nonce, ThreadId, UnixMillis};
 
 use crate::{
-    Append, Appended, BLOB_TTL, Cursor, Due, ENDED_ROUND_TTL, Error, ErrorKind, IndexChange,
-    InterruptQuery, InterruptRow, Loaded, OUTCOME_TTL, Page, PutProgress, PutResult, Registration,
-    StoredRecord, TOMBSTONE_TTL, ThreadQuery, ThreadRow, Trimmed, Watched, page_rows,
+    Append, Appended, BLOB_TTL, CLAIM_LEASE_MAX, Claim, Claimed, Cursor, Due, ENDED_ROUND_TTL,
+    Error, ErrorKind, IndexChange, InterruptQuery, InterruptRow, Loaded, OUTCOME_TTL, Page,
+    PutProgress, PutResult, Registration, StoredRecord, TOMBSTONE_TTL, ThreadQuery, ThreadRow,
+    Trimmed, Watched, page_rows,
 };
 
 /// Everything that a log holds.
@@ -25,6 +26,7 @@ pub(super) struct State {
     threads: BTreeMap<ThreadId, Thread>,
     blobs: BTreeMap<(ThreadId, String), Blob>,
     outcomes: BTreeMap<(ThreadId, CommandId), Outcome>,
+    claims: BTreeMap<(ThreadId, Dispatch, String), (Nonce, UnixMillis)>,
     registrations: BTreeMap<GraphId, (Bytes, UnixMillis)>,
     /// What may have outlived its time, by when; looked at again when that comes.
     expiries: BTreeMap<(UnixMillis, u64), Expiry>,
@@ -48,6 +50,7 @@ struct Thread {
 struct Round {
     results: BTreeMap<TaskId, Bytes>,
     progress: BTreeMap<(TaskId, u64), Bytes>,
+    attempts: BTreeMap<TaskId, u64>,
     ended: bool,
 }
 
@@ -69,6 +72,7 @@ enum Expiry {
     Round(ThreadId, Dispatch),
     Blob(ThreadId, String),
     Outcome(ThreadId, CommandId),
+    Claim(ThreadId, Dispatch, String),
 }
 
 impl Thread {
@@ -120,6 +124,13 @@ impl State {
                         && outcome.get().expires <= now
                     {
                         outcome.remove();
+                    }
+                }
+                Expiry::Claim(thread, round, name) => {
+                    if let Entry::Occupied(claim) = self.claims.entry((thread, round, name))
+                        && rest(claim.get().1, now).is_none()
+                    {
+                        claim.remove();
                     }
                 }
             }
@@ -289,6 +300,72 @@ impl State {
         (0..).map_while(entry).collect()
     }
 
+    pub(super) fn claim(
+        &mut self,
+        (thread, round, name): (&ThreadId, Dispatch, &str),
+        owner: Nonce,
+        lease: Duration,
+        now: UnixMillis,
+    ) -> Claimed {
+        let key = (thread.clone(), round, name.to_owned());
+        if let Some((held_by, until)) = self.claims.get(&key)
+            && *held_by != owner
+            && let Some(rest) = rest(*until, now)
+        {
+            return Claimed::Held { rest };
+        }
+        let until = after(now, lease.min(CLAIM_LEASE_MAX));
+        if until > now {
+            self.expire_at(until, Expiry::Claim(key.0.clone(), key.1, key.2.clone()));
+            self.claims.insert(key, (owner, until));
+        } else {
+            self.claims.remove(&key);
+        }
+        Claimed::Mine
+    }
+
+    pub(super) fn claims(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        now: UnixMillis,
+    ) -> BTreeMap<String, Claim> {
+        self.claims
+            .range((thread.clone(), round, String::new())..)
+            .take_while(|((of, in_round, _), _)| of == thread && *in_round == round)
+            .filter_map(|((_, _, name), (owner, until))| {
+                let rest = rest(*until, now)?;
+                let owner = *owner;
+                Some((name.clone(), Claim { owner, rest }))
+            })
+            .collect()
+    }
+
+    fn open_round(&mut self, thread: &ThreadId, round: Dispatch) -> Option<&mut Round> {
+        let found = self.threads.get_mut(thread)?;
+        found.rounds.get_mut(&round).filter(|round| !round.ended)
+    }
+
+    pub(super) fn count_attempt(
+        &mut self,
+        thread: &ThreadId,
+        round: Dispatch,
+        task: &TaskId,
+    ) -> Option<u64> {
+        let round = self.open_round(thread, round)?;
+        let count = round.attempts.entry(task.clone()).or_default();
+        *count += 1;
+        Some(*count)
+    }
+
+    pub(super) fn forgive_attempt(&mut self, thread: &ThreadId, round: Dispatch, task: &TaskId) {
+        if let Some(round) = self.open_round(thread, round)
+            && let Some(count) = round.attempts.get_mut(task)
+        {
+            *count = count.saturating_sub(1);
+        }
+    }
+
     pub(super) fn put_outcome(
         &mut self,
         thread: &ThreadId,
@@ -355,10 +432,17 @@ impl State {
         entry.is_some_and(|entry| entry.take().is_some())
     }
 
-    pub(super) fn watched(&self, until: UnixMillis, limit: usize) -> Vec<Watched> {
+    pub(super) fn watched(
+        &self,
+        from: UnixMillis,
+        until: UnixMillis,
+        limit: usize,
+    ) -> Vec<Watched> {
         let entry = |(thread, found): (&ThreadId, &Thread)| {
-            found.watched.map(|(head, since)| Watched {
+            let (head, since) = found.watched?;
+            Some(Watched {
                 thread: thread.clone(),
+                graph: found.row.as_ref()?.graph.clone(),
                 head,
                 since,
             })
@@ -367,7 +451,7 @@ impl State {
             .threads
             .iter()
             .filter_map(entry)
-            .filter(|entry| entry.since <= until)
+            .filter(|entry| from <= entry.since && entry.since <= until)
             .collect();
         entries.sort_by_key(|entry| entry.since);
         entries.truncate(limit);
@@ -525,6 +609,12 @@ impl Thread {
             self.rounds.insert(*round, Round::default());
         }
     }
+}
+
+/// How long a claim until `until` lives yet; `None` if it is dead.
+fn rest(until: UnixMillis, now: UnixMillis) -> Option<Duration> {
+    let rest = Duration::from_millis(until.0.saturating_sub(now.0));
+    (!rest.is_zero() && rest <= CLAIM_LEASE_MAX).then_some(rest)
 }
 
 /// The time `ttl` after `now`.

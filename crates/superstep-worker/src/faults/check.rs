@@ -311,7 +311,9 @@ impl Check {
                 "{thread}: the index has {open:?} open, the state {asked:?}"
             ));
         }
-        let watched = now(self.log().watched(UnixMillis(u64::MAX), 1000));
+        let watched = now(self
+            .log()
+            .watched(UnixMillis(0), UnixMillis(u64::MAX), 1000));
         let watched = watched.iter().find(|entry| entry.thread == *thread);
         let owes = !state.deleted && !obligations(state).is_empty();
         if watched.map(|entry| entry.head) != owes.then_some(state.head) {
@@ -464,7 +466,9 @@ impl Check {
                 "{thread}: its log folds to another state than was decided on"
             ));
         }
-        let watched = now(self.log().watched(UnixMillis(u64::MAX), 1000));
+        let watched = now(self
+            .log()
+            .watched(UnixMillis(0), UnixMillis(u64::MAX), 1000));
         if watched.iter().any(|entry| entry.thread == *thread) {
             self.wrong(format!("{thread}: rests and is watched"));
         }

@@ -13,13 +13,13 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use superstep_checkpoint::{
-    Append, Appended, Due, Error, ErrorKind, Finding, InterruptQuery, InterruptRow, Loaded, Page,
-    PutProgress, PutResult, Registration, StoredRecord, ThreadLog, ThreadQuery, ThreadRow, Trimmed,
-    Watched,
+    Append, Appended, Claim, Claimed, Due, Error, ErrorKind, Finding, InterruptQuery, InterruptRow,
+    Loaded, Page, PutProgress, PutResult, Registration, StoredRecord, ThreadLog, ThreadQuery,
+    ThreadRow, Trimmed, Watched,
     memory::{Image, MemoryLog},
 };
 use superstep_graph::TaskId;
-use superstep_protocol::{CommandId, Dispatch, GraphId, Head, ThreadId, UnixMillis};
+use superstep_protocol::{CommandId, Dispatch, GraphId, Head, Nonce, ThreadId, UnixMillis};
 
 use super::{
     check::Check,
@@ -250,6 +250,62 @@ impl ThreadLog for FaultyLog {
             .await
     }
 
+    async fn claim(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        name: &str,
+        owner: Nonce,
+        lease: Duration,
+    ) -> Result<Claimed, Error> {
+        let (thread, name) = (thread.clone(), name.to_owned());
+        self.change("claim", move |on| {
+            let (thread, name) = (thread.clone(), name.clone());
+            async move {
+                let log = &on.store.log;
+                log.claim(&thread, round, &name, owner, lease).await
+            }
+        })
+        .await
+    }
+
+    async fn claims(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+    ) -> Result<BTreeMap<String, Claim>, Error> {
+        self.call("claims", self.store.log.claims(thread, round))
+            .await
+    }
+
+    async fn count_attempt(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        task: &TaskId,
+    ) -> Result<Option<u64>, Error> {
+        let (thread, task) = (thread.clone(), task.clone());
+        self.change("count_attempt", move |on| {
+            let (thread, task) = (thread.clone(), task.clone());
+            async move { on.store.log.count_attempt(&thread, round, &task).await }
+        })
+        .await
+    }
+
+    async fn forgive_attempt(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        task: &TaskId,
+    ) -> Result<(), Error> {
+        let (thread, task) = (thread.clone(), task.clone());
+        self.change("forgive_attempt", move |on| {
+            let (thread, task) = (thread.clone(), task.clone());
+            async move { on.store.log.forgive_attempt(&thread, round, &task).await }
+        })
+        .await
+    }
+
     async fn put_outcome(
         &self,
         thread: &ThreadId,
@@ -301,8 +357,13 @@ impl ThreadLog for FaultyLog {
         .await
     }
 
-    async fn watched(&self, until: UnixMillis, limit: usize) -> Result<Vec<Watched>, Error> {
-        self.call("watched", self.store.log.watched(until, limit))
+    async fn watched(
+        &self,
+        from: UnixMillis,
+        until: UnixMillis,
+        limit: usize,
+    ) -> Result<Vec<Watched>, Error> {
+        self.call("watched", self.store.log.watched(from, until, limit))
             .await
     }
 
