@@ -352,6 +352,13 @@ impl Queue for SqliteQueue {
         )))
     }
 
+    async fn backlog(&self, graph: &GraphId) -> Result<Option<Duration>, Error> {
+        let lane = self.shared.subjects.work(graph)?;
+        let now = self.shared.database.now();
+        let read = move |connection: &Connection| stream::waited(connection, &lane, now);
+        self.shared.read(read).await
+    }
+
     async fn events(&self, filter: &EventFilter) -> Result<Box<dyn Subscription>, Error> {
         // Also refuses a filter that no subject can have.
         self.shared.subjects.events_of(filter)?;

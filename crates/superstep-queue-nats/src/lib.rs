@@ -8,6 +8,7 @@
 //! The core path uses nothing newer than NATS 2.9. What exists on a server is checked and
 //! never altered; what is missing is made, at start and again whenever it was found gone.
 
+mod backlog;
 mod config;
 mod connect;
 mod consume;

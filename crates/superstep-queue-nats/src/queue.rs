@@ -27,6 +27,7 @@ use superstep_queue::{
 use tokio::{sync::Semaphore, time::timeout};
 
 use crate::{
+    backlog::Backlogs,
     config::{StreamRole, commands_consumer, work_consumer},
     connect::{Link, connect},
     consume::NatsConsumer,
@@ -56,6 +57,7 @@ pub(crate) struct Shared {
     pub(crate) settings: NatsSettings,
     pub(crate) subjects: Subjects,
     pub(crate) in_flight: Semaphore,
+    pub(crate) backlogs: Backlogs,
     /// Which streams this queue has found or made.
     seen: [AtomicBool; StreamRole::ALL.len()],
 }
@@ -83,6 +85,7 @@ impl NatsQueue {
                 settings,
                 subjects,
                 in_flight: Semaphore::new(IN_FLIGHT_MAX),
+                backlogs: Backlogs::default(),
                 seen: Default::default(),
             }),
         })
@@ -264,6 +267,10 @@ impl Queue for NatsQueue {
         let wanted = work_consumer(&self.shared.settings, &self.shared.subjects, graph)?;
         let consumer = NatsConsumer::open(&self.shared, StreamRole::Work, wanted).await?;
         Ok(Box::new(consumer))
+    }
+
+    async fn backlog(&self, graph: &GraphId) -> Result<Option<Duration>, Error> {
+        self.shared.backlog(graph).await
     }
 
     async fn events(&self, filter: &EventFilter) -> Result<Box<dyn Subscription>, Error> {

@@ -171,6 +171,7 @@ macro_rules! contract_tests {
             a_dropped_pull_loses_no_message
             work_of_another_version_is_not_seen
             work_waits_for_its_first_consumer
+            a_backlog_is_what_no_worker_holds
             work_comes_with_headers_and_body
             commands_carry_their_kind_and_target
             commands_come_in_the_order_of_publishing

@@ -330,6 +330,11 @@ impl Queue for MemoryQueue {
         Ok(self.consumer(StreamName::Work, lane, self.shared.settings.ack_wait))
     }
 
+    async fn backlog(&self, graph: &GraphId) -> Result<Option<Duration>, Error> {
+        let lane = self.shared.subjects.work(graph)?;
+        Ok(self.shared.state().work.waited(&lane, Instant::now()))
+    }
+
     async fn events(&self, filter: &EventFilter) -> Result<Box<dyn Subscription>, Error> {
         // Also refuses a filter that no subject can have.
         self.shared.subjects.events_of(filter)?;

@@ -270,6 +270,11 @@ pub trait Queue: Send + Sync + 'static {
     /// The consumer of one graph's work, shared by all its workers.
     async fn work(&self, graph: &GraphId) -> Result<Box<dyn Consumer>, Error>;
 
+    /// For how long the oldest work message of `graph` has waited that no worker holds; `None` if
+    /// none waits. May be a second old: it is a hint for whoever wonders why a thread stands
+    /// still.
+    async fn backlog(&self, graph: &GraphId) -> Result<Option<Duration>, Error>;
+
     /// Subscribes to stored events; active when this returns.
     async fn events(&self, filter: &EventFilter) -> Result<Box<dyn Subscription>, Error>;
 

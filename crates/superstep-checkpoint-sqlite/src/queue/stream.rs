@@ -176,6 +176,24 @@ pub(super) fn take(
     Ok((leases, None))
 }
 
+/// For how long the oldest message of `lane` has waited that nobody holds.
+pub(super) fn waited(
+    connection: &Connection,
+    lane: &str,
+    now: UnixMillis,
+) -> Result<Option<Duration>, Failure> {
+    let published_at = connection
+        .prepare_cached(
+            "SELECT published_at FROM messages
+             WHERE lane = ?1 AND deliver_at IS NULL ORDER BY sequence LIMIT 1",
+        )?
+        .query_row([lane], |row| Ok(millis_at(row, 0)))
+        .optional()?
+        .transpose()?;
+    let waited = published_at.map(|at| now.0.saturating_sub(at.0));
+    Ok(waited.map(Duration::from_millis))
+}
+
 /// Makes a leased message deliverable at `at`, if its lease of that `attempt` stands: a late
 /// nak or in-progress of a lease that ended must not touch the next one's. Gives its lane.
 pub(super) fn deliver_at(

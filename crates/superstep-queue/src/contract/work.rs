@@ -375,3 +375,32 @@ pub async fn work_comes_with_headers_and_body(make: impl MakeQueue) {
     assert!(pulled[0].published_at <= pulled[1].published_at);
     ack_all(&pulled).await;
 }
+
+/// The backlog of a graph is told by what waits for a worker, held or done work is none of it.
+pub async fn a_backlog_is_what_no_worker_holds(make: impl MakeQueue) {
+    let q = make(unhurried()).await.ready().await;
+    let (email, other) = (graph("email", "1"), graph("email", "2"));
+    assert_eq!(q.queue().backlog(&other).await.expect("backlog"), None);
+    let published = q.queue().publish_work(&works(&email, 0..2)).await;
+    published.expect("publish");
+    let waits = Duration::from_millis(1_200);
+    // An answer may be a second old.
+    sleep(waits).await;
+    let waited = q.queue().backlog(&email).await.expect("backlog");
+    let waited = waited.expect("nobody has asked for work");
+    assert!(
+        waited + CLOCK_SLACK >= waits && waited < DEADLINE,
+        "{waited:?}"
+    );
+    assert_eq!(q.queue().backlog(&other).await.expect("backlog"), None);
+    let mut consumer = q.queue().work(&email).await.expect("work");
+    let first = pull_one(&mut *consumer).await;
+    sleep(waits).await;
+    let waited = q.queue().backlog(&email).await.expect("backlog");
+    assert!(waited.is_some(), "one of two waits");
+    let second = pull_one(&mut *consumer).await;
+    ack_all(&[first]).await;
+    sleep(waits).await;
+    assert_eq!(q.queue().backlog(&email).await.expect("backlog"), None);
+    ack_all(&[second]).await;
+}

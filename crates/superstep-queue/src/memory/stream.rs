@@ -37,6 +37,7 @@ struct Message {
     headers: Headers,
     body: Bytes,
     published_at: UnixMillis,
+    published: Instant,
     attempts: u64,
     /// When it becomes deliverable again; `None` if it is.
     waits_until: Option<Instant>,
@@ -117,6 +118,7 @@ impl Stream {
             headers,
             body,
             published_at,
+            published: now,
             attempts: 0,
             waits_until: None,
         };
@@ -168,6 +170,13 @@ impl Stream {
         }
         let next = found.waiting.first().map(|(at, _)| *at);
         (leases, next)
+    }
+
+    /// For how long the oldest message of `lane` has waited that nobody holds.
+    pub(super) fn waited(&self, lane: &str, now: Instant) -> Option<Duration> {
+        let first = self.lanes.get(lane)?.ready.first()?;
+        let message = self.messages.get(first)?;
+        Some(now.saturating_duration_since(message.published))
     }
 
     /// Makes a leased message deliverable at `at`, if its lease of that `attempt` stands: a

@@ -171,6 +171,10 @@ impl Queue for FaultyQueue {
         Ok(self.consumer(inner))
     }
 
+    async fn backlog(&self, graph: &GraphId) -> Result<Option<Duration>, Error> {
+        self.broker.queue.backlog(graph).await
+    }
+
     async fn events(&self, filter: &EventFilter) -> Result<Box<dyn Subscription>, Error> {
         self.broker.queue.events(filter).await
     }
