@@ -6,6 +6,7 @@
 
 mod append;
 mod claims;
+mod inspect;
 mod lists;
 mod maps;
 mod read;

@@ -25,6 +25,7 @@ mod claims;
 mod clock;
 mod delete;
 mod index;
+mod inspect;
 mod list;
 mod maps;
 mod model;
@@ -35,8 +36,8 @@ mod read;
 use std::sync::Arc;
 
 pub use self::{
-    append::*, claims::*, clock::*, delete::*, index::*, list::*, maps::*, model::*, odd::*,
-    progress::*, read::*,
+    append::*, claims::*, clock::*, delete::*, index::*, inspect::*, list::*, maps::*, model::*,
+    odd::*, progress::*, read::*,
 };
 use crate::ThreadLog;
 
@@ -251,6 +252,41 @@ macro_rules! contract_clock_each {
                 let fixture = $make(clock.clock()).await;
                 let log = $crate::contract::Fixture::log(&fixture);
                 $crate::contract::$name(log, clock).await;
+            }
+        )*
+    };
+}
+
+/// Makes one test of every contract function about tools; `$make` is an `async fn()` giving an
+/// [`Inspected`].
+#[macro_export]
+macro_rules! contract_inspect_tests {
+    ($make:path) => {
+        /// The contract of a store that tools look into.
+        mod contract_inspect_tests {
+            use super::*;
+            $crate::contract_inspect_each! { $make;
+                every_log_is_found_without_the_indexes
+                what_is_kept_follows_the_appends
+                a_tombstone_is_kept_without_entries
+                a_reindex_replaces_every_entry
+                a_reindex_enters_the_watch_with_the_head
+                a_reindex_compares_the_head
+                rounds_that_end_leave_no_strays
+            }
+        }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! contract_inspect_each {
+    ($make:path; $($name:ident)*) => {
+        $(
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $name() {
+                let made = $make().await;
+                $crate::contract::$name(made.log.clone(), made.inspect.clone()).await;
             }
         )*
     };

@@ -5,6 +5,7 @@
 
 pub mod contract;
 mod error;
+mod inspect;
 mod log;
 pub mod memory;
 mod page;
@@ -12,6 +13,7 @@ mod page;
 use std::time::Duration;
 
 pub use error::{Error, ErrorKind};
+pub use inspect::{Inspect, Kept, Reindex, Stray, StrayKind};
 pub use log::{
     Append, Appended, Claim, Claimed, Due, Finding, IndexChange, InterruptQuery, InterruptRow,
     Loaded, Page, PutProgress, PutResult, Registration, StoredRecord, ThreadLog, ThreadQuery,

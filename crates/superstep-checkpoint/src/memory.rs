@@ -7,6 +7,7 @@
 //!
 //! It leaves durability to others: what it holds is gone with the process.
 
+mod inspect;
 mod state;
 
 use std::{
@@ -21,6 +22,7 @@ use bytes::Bytes;
 use superstep_graph::TaskId;
 use superstep_protocol::{CommandId, Dispatch, GraphId, Head, Nonce, ThreadId, UnixMillis};
 
+pub use self::inspect::Tampered;
 use self::state::State;
 use crate::{
     Append, Appended, Claim, Claimed, Due, Error, Finding, InterruptQuery, InterruptRow, Loaded,
@@ -346,4 +348,11 @@ mod tests {
 
     crate::contract_tests!(make_log);
     crate::contract_clock_tests!(make_log_on);
+
+    fn make_both() -> Ready<crate::contract::Inspected<()>> {
+        let log = Arc::new(MemoryLog::new());
+        ready(crate::contract::Inspected::new(log, ()))
+    }
+
+    crate::contract_inspect_tests!(make_both);
 }

@@ -120,7 +120,10 @@ async fn indexes_step_back_together_with_the_log() {
         listed(&log).await,
         [("t".to_owned(), ThreadStatus::Interrupted)]
     );
-    let watched = log.watched(UnixMillis(0), UnixMillis(u64::MAX), 10).await.unwrap();
+    let watched = log
+        .watched(UnixMillis(0), UnixMillis(u64::MAX), 10)
+        .await
+        .unwrap();
     assert_eq!(watched.len(), 1);
     assert_eq!(watched[0].head, old);
     let due = log.due(UnixMillis(6), 10).await.unwrap();

@@ -117,7 +117,10 @@ async fn a_moving_slot_keeps_log_and_indexes_together() {
     let threads = listed(&log).await;
     assert_eq!(threads.len(), 101);
     assert_eq!(threads[0], ("t".to_owned(), ThreadStatus::Busy));
-    let watched = log.watched(UnixMillis(0), UnixMillis(u64::MAX), 10).await.unwrap();
+    let watched = log
+        .watched(UnixMillis(0), UnixMillis(u64::MAX), 10)
+        .await
+        .unwrap();
     assert_eq!(watched.len(), 1);
     assert_eq!(Some(&watched[0].head), written.last());
     assert!(

@@ -120,7 +120,7 @@ pub(super) fn unwatch(
 
 /// The thread's head. A tombstone that has outlived its time is removed on the way, so that
 /// nothing of it is met by what comes after it.
-fn head_for_change(
+pub(super) fn head_for_change(
     connection: &Connection,
     thread: &ThreadId,
     now: UnixMillis,

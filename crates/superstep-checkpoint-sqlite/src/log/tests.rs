@@ -36,6 +36,15 @@ async fn make_log_on(clock: Clock) -> Fixture {
 
 superstep_checkpoint::contract_tests!(make_log);
 superstep_checkpoint::contract_clock_tests!(make_log_on);
+superstep_checkpoint::contract_inspect_tests!(make_both);
+
+async fn make_both() -> superstep_checkpoint::contract::Inspected<TempDir> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store.db");
+    let opened = tokio::task::spawn_blocking(|| Database::open(path));
+    let log = Arc::new(SqliteLog::new(opened.await.unwrap().unwrap()));
+    superstep_checkpoint::contract::Inspected::new(log, folder)
+}
 
 fn thread(id: &str) -> ThreadId {
     id.into()

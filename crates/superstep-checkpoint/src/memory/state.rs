@@ -4,7 +4,7 @@
 //! argument. It leaves checks that need no state to the port's own `validate` functions.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     ops::Bound,
     time::Duration,
 };
@@ -16,48 +16,50 @@ use superstep_protocol::{CommandId, Dispatch, GraphId, Head, Nonce, ThreadId, Un
 use crate::{
     Append, Appended, BLOB_TTL, CLAIM_LEASE_MAX, Claim, Claimed, Cursor, Due, ENDED_ROUND_TTL,
     Error, ErrorKind, IndexChange, InterruptQuery, InterruptRow, Loaded, OUTCOME_TTL, Page,
-    PutProgress, PutResult, Registration, StoredRecord, TOMBSTONE_TTL, ThreadQuery, ThreadRow,
-    Trimmed, Watched, page_rows,
+    PutProgress, PutResult, Registration, StoredRecord, Stray, TOMBSTONE_TTL, ThreadQuery,
+    ThreadRow, Trimmed, Watched, page_rows,
 };
 
 /// Everything that a log holds.
 #[derive(Clone, Debug, Default)]
 pub(super) struct State {
-    threads: BTreeMap<ThreadId, Thread>,
-    blobs: BTreeMap<(ThreadId, String), Blob>,
+    pub(super) threads: BTreeMap<ThreadId, Thread>,
+    pub(super) blobs: BTreeMap<(ThreadId, String), Blob>,
     outcomes: BTreeMap<(ThreadId, CommandId), Outcome>,
     claims: BTreeMap<(ThreadId, Dispatch, String), (Nonce, UnixMillis)>,
     registrations: BTreeMap<GraphId, (Bytes, UnixMillis)>,
     /// What may have outlived its time, by when; looked at again when that comes.
     expiries: BTreeMap<(UnixMillis, u64), Expiry>,
     expiries_made: u64,
+    /// Entries of no thread: only what a test tampered with makes any.
+    pub(super) strays: BTreeSet<Stray>,
 }
 
 /// One thread; there is none without a record.
 #[derive(Clone, Debug, Default)]
-struct Thread {
-    records: BTreeMap<u64, StoredRecord>,
-    row: Option<ThreadRow>,
-    watched: Option<(Head, UnixMillis)>,
-    interrupts: BTreeMap<InterruptId, UnixMillis>,
-    due: BTreeMap<String, UnixMillis>,
-    rounds: BTreeMap<Dispatch, Round>,
+pub(super) struct Thread {
+    pub(super) records: BTreeMap<u64, StoredRecord>,
+    pub(super) row: Option<ThreadRow>,
+    pub(super) watched: Option<(Head, UnixMillis)>,
+    pub(super) interrupts: BTreeMap<InterruptId, UnixMillis>,
+    pub(super) due: BTreeMap<String, UnixMillis>,
+    pub(super) rounds: BTreeMap<Dispatch, Round>,
     /// When it goes away: set for a tombstone.
-    expires: Option<UnixMillis>,
+    pub(super) expires: Option<UnixMillis>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Round {
+pub(super) struct Round {
     results: BTreeMap<TaskId, Bytes>,
     progress: BTreeMap<(TaskId, u64), Bytes>,
     attempts: BTreeMap<TaskId, u64>,
-    ended: bool,
+    pub(super) ended: bool,
 }
 
 #[derive(Clone, Debug)]
-struct Blob {
-    bytes: Bytes,
-    expires: Option<UnixMillis>,
+pub(super) struct Blob {
+    pub(super) bytes: Bytes,
+    pub(super) expires: Option<UnixMillis>,
 }
 
 #[derive(Clone, Debug)]
@@ -67,7 +69,7 @@ struct Outcome {
 }
 
 #[derive(Clone, Debug)]
-enum Expiry {
+pub(super) enum Expiry {
     Tombstone(ThreadId),
     Round(ThreadId, Dispatch),
     Blob(ThreadId, String),
@@ -76,7 +78,7 @@ enum Expiry {
 }
 
 impl Thread {
-    fn head(&self) -> Head {
+    pub(super) fn head(&self) -> Head {
         let (_, last) = self
             .records
             .last_key_value()
@@ -137,7 +139,7 @@ impl State {
         }
     }
 
-    fn expire_at(&mut self, at: UnixMillis, what: Expiry) {
+    pub(super) fn expire_at(&mut self, at: UnixMillis, what: Expiry) {
         self.expiries_made += 1;
         self.expiries.insert((at, self.expiries_made), what);
     }
@@ -618,7 +620,7 @@ fn rest(until: UnixMillis, now: UnixMillis) -> Option<Duration> {
 }
 
 /// The time `ttl` after `now`.
-fn after(now: UnixMillis, ttl: Duration) -> UnixMillis {
+pub(super) fn after(now: UnixMillis, ttl: Duration) -> UnixMillis {
     now.plus_ms(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
 }
 
