@@ -6,6 +6,7 @@
 mod contract;
 mod faults;
 mod hazards;
+mod inspect;
 mod layout;
 mod migration;
 mod proxy;

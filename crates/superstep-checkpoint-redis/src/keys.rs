@@ -12,7 +12,18 @@ use xxhash_rust::xxh3::xxh3_64;
 #[derive(Debug)]
 pub(crate) struct Keys {
     namespace: String,
+    shards_begin: String,
     shards: Vec<Shard>,
+}
+
+/// A key of a thread, read back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ThreadKey<'a> {
+    Log { thread: &'a str },
+    Open { thread: &'a str },
+    Results { thread: &'a str, round: Dispatch },
+    Progress { thread: &'a str, round: Dispatch },
+    Blob { thread: &'a str, id: &'a str },
 }
 
 /// The keys of one shard, all in one slot.
@@ -24,6 +35,7 @@ impl Keys {
     pub(crate) fn new(prefix: &str, namespace: &str, shards: u16) -> Self {
         Self {
             namespace: namespace_keys(prefix, namespace),
+            shards_begin: format!("{prefix}:{{{namespace}:"),
             shards: (0..shards)
                 .map(|shard| Shard(format!("{prefix}:{{{namespace}:{shard}}}:")))
                 .collect(),
@@ -45,6 +57,40 @@ impl Keys {
         let hash = xxh3_64(thread.as_str().as_bytes());
         let index = hash % self.shards.len() as u64;
         &self.shards[usize::try_from(index).expect("an index below the number of shards")]
+    }
+
+    /// How every key of a shard begins, up to the shard's number.
+    pub(crate) fn shard_keys(&self) -> &str {
+        &self.shards_begin
+    }
+
+    /// What a key is and of which thread, if it is one of a thread.
+    pub(crate) fn read<'a>(&self, key: &'a str) -> Option<ThreadKey<'a>> {
+        let (number, rest) = key.strip_prefix(&self.shards_begin)?.split_once("}:")?;
+        number.parse::<u16>().ok()?;
+        let (kind, rest) = rest.split_once(':')?;
+        let sized = |rest: &'a str| {
+            let (length, rest) = rest.split_once(':')?;
+            rest.split_at_checked(length.parse().ok()?)
+        };
+        Some(match kind {
+            "t" => ThreadKey::Log { thread: rest },
+            "x" => ThreadKey::Open { thread: rest },
+            "r" | "p" => {
+                let (round, thread) = rest.split_once(':')?;
+                let round = round.parse().ok()?;
+                if kind == "r" {
+                    ThreadKey::Results { thread, round }
+                } else {
+                    ThreadKey::Progress { thread, round }
+                }
+            }
+            "b" => {
+                let (thread, id) = sized(rest)?;
+                ThreadKey::Blob { thread, id }
+            }
+            _ => return None,
+        })
     }
 
     /// What the namespace was created with.
@@ -172,6 +218,35 @@ mod tests {
             shard.list('1', &GraphName::new("g")),
         ] {
             assert_eq!(tag(key.clone()), expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn the_keys_of_a_thread_read_back() {
+        let keys = Keys::new("superstep", "team", 16);
+        let id = ThreadId::new("a}:t:b:{3}");
+        let (shard, thread) = (keys.shard(&id), id.as_str());
+        let round: Dispatch = "7-00c0ffee00c0ffee".parse().unwrap();
+        for (key, read) in [
+            (shard.thread(&id), ThreadKey::Log { thread }),
+            (shard.open(&id), ThreadKey::Open { thread }),
+            (
+                shard.results(&id, round),
+                ThreadKey::Results { thread, round },
+            ),
+            (
+                shard.progress(&id, round),
+                ThreadKey::Progress { thread, round },
+            ),
+            (
+                shard.blob(&id, "b:1"),
+                ThreadKey::Blob { thread, id: "b:1" },
+            ),
+        ] {
+            assert_eq!(keys.read(&key), Some(read), "{key}");
+        }
+        for key in [shard.watched(), shard.graphs(), keys.meta(), "x".to_owned()] {
+            assert_eq!(keys.read(&key), None, "{key}");
         }
     }
 

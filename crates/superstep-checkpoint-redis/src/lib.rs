@@ -12,6 +12,7 @@ mod append;
 mod check;
 mod codec;
 mod error;
+mod inspect;
 mod keys;
 mod link;
 mod lists;
@@ -19,6 +20,7 @@ mod log;
 mod reply;
 mod scripts;
 mod settings;
+mod strays;
 
 pub use log::RedisLog;
 pub use settings::{DEFAULT_SHARDS, RedisSettings};

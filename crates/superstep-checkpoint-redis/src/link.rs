@@ -17,7 +17,7 @@ use redis::{
     aio::{ConnectionLike as _, MultiplexedConnection},
     cluster::{ClusterClient, ClusterClientBuilder},
     cluster_async::ClusterConnection,
-    cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo},
+    cluster_routing::{MultipleNodeRoutingInfo, RoutingInfo, SingleNodeRoutingInfo},
     io::tcp::{TcpSettings, socket2::TcpKeepalive},
 };
 use superstep_checkpoint::{Error, ErrorKind};
@@ -147,6 +147,25 @@ impl Link {
                 .collect()),
             value => Ok(vec![(self.addresses.clone(), value)]),
         }
+    }
+
+    /// The masters, in a fixed order; a standalone server is the only one.
+    pub(crate) async fn masters(&self) -> Result<Vec<String>, Error> {
+        let answers = self.call_all(&redis::cmd("PING")).await?;
+        let mut masters: Vec<String> = answers.into_iter().map(|(node, _)| node).collect();
+        masters.sort();
+        Ok(masters)
+    }
+
+    /// Sends a command to this master.
+    pub(crate) async fn call_at(&self, master: &str, cmd: &Cmd) -> Result<Value, Error> {
+        let at = master.rsplit_once(':').filter(|_| self.is_cluster());
+        let at = at.and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
+        let routing = at.map(|(host, port)| {
+            RoutingInfo::SingleNode(SingleNodeRoutingInfo::ByAddress { host, port })
+        });
+        let answer = self.attempts(cmd, routing).await;
+        answer.map_err(|error| self.error(error))
     }
 
     fn error(&self, error: RedisError) -> Error {

@@ -255,7 +255,7 @@ fn cut<Row>(rows: &mut Vec<Row>, limit: usize) -> Option<&Row> {
 }
 
 /// A time from a score, which is a double and may be negated.
-fn read_score(score: &str) -> Result<u64, Error> {
+pub(crate) fn read_score(score: &str) -> Result<u64, Error> {
     let time: f64 = score
         .parse()
         .map_err(|_| corrupt("the score of an index"))?;

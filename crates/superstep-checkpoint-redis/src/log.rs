@@ -41,8 +41,8 @@ const LOOKS_MAX: usize = 8;
 /// A thread log in Redis or Valkey.
 #[derive(Debug)]
 pub struct RedisLog {
-    link: Link,
-    keys: Keys,
+    pub(crate) link: Link,
+    pub(crate) keys: Keys,
     settings: RedisSettings,
 }
 
@@ -80,7 +80,7 @@ impl RedisLog {
         })
     }
 
-    async fn ask(&self, what: &'static str, cmd: &Cmd) -> Result<Reply, Error> {
+    pub(crate) async fn ask(&self, what: &'static str, cmd: &Cmd) -> Result<Reply, Error> {
         Ok(Reply::new(what, self.link.call(cmd).await?))
     }
 
@@ -620,7 +620,7 @@ fn bad_record(thread: &ThreadId, version: u64) -> Error {
     corrupt(&format!("record {version} of thread `{thread}`"))
 }
 
-fn millis(duration: Duration) -> u64 {
+pub(crate) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 

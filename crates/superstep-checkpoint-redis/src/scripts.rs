@@ -42,6 +42,10 @@ scripts! {
     DELETE: "delete.lua",
     REGISTER: "register.lua",
     NOW: "now.lua",
+    KEPT: "kept.lua",
+    STRAYS: "strays.lua",
+    STRAY: "stray.lua",
+    REINDEX: "reindex.lua",
 }
 
 /// The call of a script: all keys, then the arguments with `arg`.

@@ -265,15 +265,7 @@ macro_rules! contract_inspect_tests {
         /// The contract of a store that tools look into.
         mod contract_inspect_tests {
             use super::*;
-            $crate::contract_inspect_each! { $make;
-                every_log_is_found_without_the_indexes
-                what_is_kept_follows_the_appends
-                a_tombstone_is_kept_without_entries
-                a_reindex_replaces_every_entry
-                a_reindex_enters_the_watch_with_the_head
-                a_reindex_compares_the_head
-                rounds_that_end_leave_no_strays
-            }
+            $crate::contract_inspect_list!([$crate::contract_inspect_each] $make);
         }
     };
 }
@@ -290,4 +282,36 @@ macro_rules! contract_inspect_each {
             }
         )*
     };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! contract_inspect_list {
+    ([$($expand:tt)+] $($make:tt)+) => {
+        $($expand)+! { $($make)+;
+            every_log_is_found_without_the_indexes
+            what_is_kept_follows_the_appends
+            a_tombstone_is_kept_without_entries
+            a_reindex_replaces_every_entry
+            a_reindex_enters_the_watch_with_the_head
+            a_reindex_compares_the_head
+            rounds_that_end_leave_no_strays
+        }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! contract_inspect_in_turn {
+    ($make:expr; $($name:ident)*) => {
+        $(
+            let made = ($make)().await;
+            $crate::contract::$name(made.log.clone(), made.inspect.clone()).await;
+        )*
+    };
+}
+
+/// Runs every contract function about tools in turn, each on a store of its own.
+pub async fn run_inspect<Guard>(make: impl AsyncFn() -> Inspected<Guard>) {
+    contract_inspect_list!([crate::contract_inspect_in_turn] make);
 }

@@ -5,7 +5,10 @@
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use superstep_checkpoint::{ThreadLog, contract};
+use superstep_checkpoint::{
+    ThreadLog,
+    contract::{self, Inspected},
+};
 use superstep_checkpoint_redis::{RedisLog, RedisSettings};
 use superstep_tests::servers::{RedisCluster, RedisOptions, RedisServer, ServerBinary};
 
@@ -13,6 +16,10 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// A log in a namespace that no other test has.
 async fn log_at(urls: &str) -> Arc<dyn ThreadLog> {
+    store_at(urls).await
+}
+
+async fn store_at(urls: &str) -> Arc<RedisLog> {
     static NAMESPACES: AtomicU32 = AtomicU32::new(0);
     let mut settings = RedisSettings::new(urls);
     let number = NAMESPACES.fetch_add(1, Ordering::Relaxed);
@@ -39,6 +46,13 @@ async fn on_redis() -> (Arc<dyn ThreadLog>, Arc<RedisServer>) {
 
 superstep_checkpoint::contract_tests!(on_redis);
 
+async fn both_on_redis() -> Inspected<Arc<RedisServer>> {
+    let server = shared_server();
+    Inspected::new(store_at(&server.url()).await, server)
+}
+
+superstep_checkpoint::contract_inspect_tests!(both_on_redis);
+
 async fn holds_on(binary: ServerBinary) {
     let server = RedisServer::start_with(RedisOptions {
         binary,
@@ -46,6 +60,7 @@ async fn holds_on(binary: ServerBinary) {
     });
     let server = server.unwrap();
     contract::run(async || log_at(&server.url()).await).await;
+    contract::run_inspect(async || Inspected::new(store_at(&server.url()).await, ())).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -70,4 +85,5 @@ async fn the_contract_holds_on_a_cluster() {
         .join(",")
         .replace("redis://", "redis+cluster://");
     contract::run(async || log_at(&urls).await).await;
+    contract::run_inspect(async || Inspected::new(store_at(&urls).await, ())).await;
 }
