@@ -20,8 +20,10 @@
 mod binary;
 mod cluster;
 mod nats;
+mod nats_cluster;
 mod ports;
 mod redis;
+mod replica;
 mod resp;
 
 #[cfg(test)]
@@ -30,5 +32,7 @@ mod tests;
 pub use binary::ServerBinary;
 pub use cluster::RedisCluster;
 pub use nats::{NatsOptions, NatsServer};
+pub use nats_cluster::NatsCluster;
 pub use redis::{RedisOptions, RedisServer};
+pub use replica::{RedisReplicas, RedisSentinels};
 pub use resp::Reply;

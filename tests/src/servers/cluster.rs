@@ -1,15 +1,18 @@
-//! A private Redis Cluster of three masters.
+//! A private Redis Cluster of three masters, with or without a replica of each.
 //!
-//! Each is an ordinary [`RedisServer`] that can be killed, frozen and restarted by itself. There
-//! are no replicas: what the tests look at is how keys and scripts are spread over slots.
+//! Each node is an ordinary [`RedisServer`] that can be killed, frozen and restarted by itself.
+//! Without replicas the tests look at how keys and scripts are spread over slots; with them at what
+//! becomes of a thread whose master is gone.
 //!
-//! The rule it keeps: `start` returns when all three masters know each other and say that every
-//! slot is served.
+//! The rule it keeps: `start` returns when all nodes know each other, say that every slot is
+//! served, and each replica has its master's data.
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure};
+use anyhow::{Context as _, bail, ensure};
 
+use super::replica::replication;
 use super::resp::Reply;
 use super::{RedisOptions, RedisServer};
 
@@ -19,10 +22,13 @@ const MASTERS: u16 = 3;
 /// How many slots a cluster has.
 const SLOTS: u16 = 16_384;
 
+/// After how long a node that does not answer counts as failed, in milliseconds.
+const NODE_TIMEOUT_MS: u64 = 3_000;
+
 /// How long the masters may take to find each other.
 const READY_WITHIN: Duration = Duration::from_secs(60);
 
-/// Three masters that share the slots.
+/// Three masters that share the slots, and perhaps a replica of each: the nodes from the fourth.
 #[derive(Debug)]
 pub struct RedisCluster {
     nodes: Vec<RedisServer>,
@@ -44,16 +50,60 @@ impl RedisCluster {
     ///
     /// When there is no binary, or the cluster does not come up.
     pub fn start_with(options: &RedisOptions) -> anyhow::Result<Self> {
+        let cluster = Self::launch(options, MASTERS)?;
+        cluster.until("whole", serves_every_slot)?;
+        Ok(cluster)
+    }
+
+    /// Starts a cluster whose masters each have a replica: node `n + 3` is that of node `n`.
+    ///
+    /// # Errors
+    ///
+    /// When there is no binary, or the cluster does not come up.
+    pub fn start_with_replicas(options: &RedisOptions) -> anyhow::Result<Self> {
+        let cluster = Self::launch(options, 2 * MASTERS)?;
+        cluster.until("whole", serves_every_slot)?;
+        let (masters, replicas) = cluster.nodes.split_at(MASTERS.into());
+        for (master, replica) in masters.iter().zip(replicas) {
+            let id = master.command(&["CLUSTER", "MYID"])?;
+            let id = id.text().context("a node has an id")?.to_owned();
+            // A replica that has not heard of its master yet says so.
+            let deadline = Instant::now() + READY_WITHIN;
+            while expect_ok(replica, &["CLUSTER", "REPLICATE", &id]).is_err() {
+                ensure!(
+                    Instant::now() < deadline,
+                    "a node of the Redis Cluster does not know its master after {READY_WITHIN:?}"
+                );
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        cluster.until("replicated", |node| {
+            let Ok(info) = replication(node) else {
+                return false;
+            };
+            info.contains("connected_slaves:1") || info.contains("master_link_status:up")
+        })?;
+        // Or a replica is not voted for: the others must know whose it is.
+        cluster.until("of one mind", |node| {
+            let Ok(Reply::Text(nodes)) = node.command(&["CLUSTER", "NODES"]) else {
+                return false;
+            };
+            nodes.matches("slave ").count() == usize::from(MASTERS)
+        })?;
+        Ok(cluster)
+    }
+
+    fn launch(options: &RedisOptions, count: u16) -> anyhow::Result<Self> {
         let mut options = options.clone();
-        options
-            .config
-            .push_str("\ncluster-enabled yes\ncluster-node-timeout 3000\n");
-        let nodes = (0..MASTERS)
+        let _ = write!(
+            options.config,
+            "\ncluster-enabled yes\ncluster-node-timeout {NODE_TIMEOUT_MS}\nrepl-diskless-sync-delay 0\n"
+        );
+        let nodes = (0..count)
             .map(|_| RedisServer::start_with(options.clone()))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let cluster = Self { nodes };
         cluster.share_slots()?;
-        cluster.until_ready()?;
         Ok(cluster)
     }
 
@@ -100,11 +150,19 @@ impl RedisCluster {
         Ok(())
     }
 
-    fn until_ready(&self) -> anyhow::Result<()> {
+    fn until(&self, what: &str, holds: impl Fn(&RedisServer) -> bool) -> anyhow::Result<()> {
         let deadline = Instant::now() + READY_WITHIN;
-        while !self.nodes.iter().all(serves_every_slot) {
+        while !self.nodes.iter().all(&holds) {
             if Instant::now() >= deadline {
-                bail!("the Redis Cluster is not whole after {READY_WITHIN:?}");
+                bail!("the Redis Cluster is not {what} after {READY_WITHIN:?}");
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let known = format!("cluster_known_nodes:{}", self.nodes.len());
+        let meets = |node: &RedisServer| matches!(node.command(&["CLUSTER", "INFO"]), Ok(Reply::Text(info)) if info.contains(&known));
+        while !self.nodes.iter().all(meets) {
+            if Instant::now() >= deadline {
+                bail!("the nodes of the Redis Cluster have not met after {READY_WITHIN:?}");
             }
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -129,7 +187,5 @@ fn serves_every_slot(node: &RedisServer) -> bool {
         return false;
     };
     let has = |line: &str| info.lines().any(|found| found.trim_end() == line);
-    has("cluster_state:ok")
-        && has(&format!("cluster_known_nodes:{MASTERS}"))
-        && has("cluster_slots_ok:16384")
+    has("cluster_state:ok") && has("cluster_slots_ok:16384")
 }

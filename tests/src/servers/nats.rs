@@ -77,17 +77,7 @@ impl NatsServer {
     ///
     /// When there is no binary, or the server does not come up; the message carries its log.
     pub fn start_with(options: NatsOptions) -> anyhow::Result<Self> {
-        let path = options.binary.locate()?;
-        let dir = tempfile::Builder::new()
-            .prefix("superstep-nats-")
-            .tempdir()?;
-        let mut server = Self {
-            program: None,
-            path,
-            options,
-            port: 0,
-            dir,
-        };
+        let mut server = Self::new(options)?;
         for _ in 0..PORT_ATTEMPTS {
             server.port = free_port()?;
             match server.bring_up() {
@@ -97,6 +87,28 @@ impl NatsServer {
             }
         }
         bail!("no free port for a private NATS in {PORT_ATTEMPTS} attempts")
+    }
+
+    /// Starts a server on a port that was found to be free a moment ago.
+    pub(super) fn start_on(port: u16, options: NatsOptions) -> anyhow::Result<Self> {
+        let mut server = Self::new(options)?;
+        server.port = port;
+        server.bring_up()?;
+        Ok(server)
+    }
+
+    fn new(options: NatsOptions) -> anyhow::Result<Self> {
+        let path = options.binary.locate()?;
+        let dir = tempfile::Builder::new()
+            .prefix("superstep-nats-")
+            .tempdir()?;
+        Ok(Self {
+            program: None,
+            path,
+            options,
+            port: 0,
+            dir,
+        })
     }
 
     /// The port on the loopback address.

@@ -38,6 +38,9 @@ pub struct RedisOptions {
     pub requirepass: Option<String>,
     /// Further lines of configuration, such as `user alice on >secret ~* +@all`.
     pub config: String,
+    /// Whether the program watches other servers (Sentinel) in the place of storing anything;
+    /// `config` then says which.
+    pub sentinel: bool,
 }
 
 impl Default for RedisOptions {
@@ -48,6 +51,7 @@ impl Default for RedisOptions {
             maxmemory: None,
             requirepass: None,
             config: String::new(),
+            sentinel: false,
         }
     }
 }
@@ -93,6 +97,7 @@ impl RedisServer {
         };
         for _ in 0..PORT_ATTEMPTS {
             server.port = free_port()?;
+            std::fs::write(server.config_path(), server.config_text()?)?;
             match server.bring_up() {
                 Ok(()) => return Ok(server),
                 Err(_) if server.port_was_taken() => server.program = None,
@@ -169,7 +174,8 @@ impl RedisServer {
         }
     }
 
-    /// Starts the server again on the same port and data; one that runs is stopped first.
+    /// Starts the server again on the same port and data; one that runs is stopped first. What
+    /// the server itself or a Sentinel has written into its configuration stays.
     ///
     /// # Errors
     ///
@@ -193,15 +199,27 @@ impl RedisServer {
     }
 
     fn bring_up(&mut self) -> anyhow::Result<()> {
-        let config = self.dir.path().join("redis.conf");
-        std::fs::write(&config, self.config_text()?)?;
         let mut command = Command::new(&self.path);
-        command.arg(&config).current_dir(self.dir.path());
+        command.arg(self.config_path()).current_dir(self.dir.path());
+        if self.options.sentinel {
+            command.arg("--sentinel");
+        }
         self.program = Some(Program::spawn("redis-server", command, &self.log_path())?);
         self.until_ready()
     }
 
+    fn config_path(&self) -> PathBuf {
+        self.dir.path().join("redis.conf")
+    }
+
     fn config_text(&self) -> anyhow::Result<String> {
+        if self.options.sentinel {
+            let dir = quoted(&self.data_dir())?;
+            return Ok(format!(
+                "bind 127.0.0.1\nport {}\ndir {dir}\ndaemonize no\n{}\n",
+                self.port, self.options.config
+            ));
+        }
         let mut text = format!(
             "bind 127.0.0.1\nport {}\ndir {}\ndaemonize no\nsave \"\"\nmaxmemory-policy noeviction\n",
             self.port,

@@ -125,6 +125,63 @@ fn three_masters_serve_every_slot() {
 }
 
 #[test]
+fn a_killed_cluster_master_is_replaced_by_its_replica() {
+    let mut cluster = RedisCluster::start_with_replicas(&RedisOptions::default()).unwrap();
+    assert_eq!(cluster.nodes().len(), 6);
+    cluster.nodes_mut()[0].kill();
+    eventually("the replica is promoted", Duration::from_secs(30), || {
+        let role = cluster.nodes()[3].command(&["ROLE"]).unwrap();
+        let Reply::List(role) = role else { return None };
+        (role[0].text() == Some("master")).then_some(())
+    });
+}
+
+#[test]
+fn sentinels_agree_on_another_master() {
+    let mut all = RedisSentinels::start_with(&RedisOptions::default(), 1).unwrap();
+    set_and_get(&all.nodes()[0]);
+    assert_eq!(all.master(0), Some(0));
+    all.nodes_mut()[0].kill();
+    for sentinel in 0..3 {
+        eventually("the replica is promoted", Duration::from_secs(30), || {
+            (all.master(sentinel) == Some(1)).then_some(())
+        });
+    }
+    // The old master comes back as it was and is made a replica.
+    all.nodes_mut()[0].restart().unwrap();
+    eventually("the old master follows", Duration::from_secs(30), || {
+        let role = all.nodes()[0].command(&["ROLE"]).ok()?;
+        let Reply::List(role) = role else { return None };
+        (role[0].text() == Some("slave")).then_some(())
+    });
+}
+
+#[test]
+fn a_promoted_replica_has_the_data() {
+    let all = RedisReplicas::start_with(&RedisOptions::default(), 1).unwrap();
+    set_and_get(&all.nodes()[0]);
+    let waited = all.nodes()[0].command(&["SET", "key", "other"]).unwrap();
+    assert_eq!(waited.text(), Some("OK"));
+    eventually("the replica has it", Duration::from_secs(10), || {
+        let got = all.nodes()[1].command(&["GET", "key"]).ok()?;
+        (got.text() == Some("other")).then_some(())
+    });
+    let refused = all.nodes()[1].command(&["SET", "key", "x"]).unwrap();
+    assert!(matches!(refused, Reply::Error(why) if why.starts_with("READONLY")));
+    all.promote(1).unwrap();
+    set_and_get(&all.nodes()[1]);
+}
+
+#[test]
+fn three_nats_servers_choose_a_leader_again() {
+    let mut cluster = NatsCluster::start_with(&NatsOptions::default()).unwrap();
+    assert_eq!(cluster.urls().len(), 3);
+    cluster.nodes_mut()[1].wipe().unwrap();
+    cluster.nodes_mut()[1].restart().unwrap();
+    cluster.until_ready().unwrap();
+}
+
+#[test]
 fn a_killed_nats_comes_back_on_its_port() {
     let mut server = NatsServer::start().unwrap();
     let url = server.url();
