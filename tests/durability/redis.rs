@@ -4,11 +4,13 @@
 //! refuse, hang) is tried on Debian's Redis. Every test has a namespace or a server of its own.
 
 mod contract;
+mod failover;
 mod faults;
 mod hazards;
 mod inspect;
 mod layout;
 mod migration;
+mod outages;
 mod proxy;
 mod refusals;
 mod settings;

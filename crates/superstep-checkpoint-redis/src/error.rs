@@ -7,6 +7,9 @@
 use redis::{ErrorKind as RedisKind, RedisError, ServerErrorKind};
 use superstep_checkpoint::{Error, ErrorKind};
 
+/// The code of the error that a Sentinel does not watch the master it was asked for.
+pub(crate) const NO_SUCH_MASTER: &str = "NOSUCHMASTER";
+
 /// Whether the same call may be sent again soon, and on which connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Again {
@@ -88,11 +91,12 @@ enum Reason {
     TooManyClients,
     IsACluster,
     NotACluster,
+    NoSuchMaster,
 }
 
 fn known(error: &RedisError) -> Option<Reason> {
     // A code, or the words that follow it where a script has wrapped it.
-    const WORDS: [(&str, &str, Reason); 13] = [
+    const WORDS: [(&str, &str, Reason); 14] = [
         ("OOM", "OOM command not allowed", Reason::OutOfMemory),
         ("MISCONF", "-MISCONF", Reason::DiskError),
         ("NOAUTH", "Authentication required", Reason::NotLoggedIn),
@@ -110,6 +114,7 @@ fn known(error: &RedisError) -> Option<Reason> {
         ("", "max number of clients reached", Reason::TooManyClients),
         ("MOVED", "-MOVED", Reason::IsACluster),
         ("", "cluster support disabled", Reason::NotACluster),
+        (NO_SUCH_MASTER, NO_SUCH_MASTER, Reason::NoSuchMaster),
     ];
     if error.kind() == RedisKind::AuthenticationFailed {
         return Some(Reason::WrongPassword);
@@ -169,6 +174,10 @@ impl Reason {
             Self::NotACluster => (
                 ErrorKind::Denied,
                 "is not a node of a Cluster; use redis:// for its address",
+            ),
+            Self::NoSuchMaster => (
+                ErrorKind::Denied,
+                "is a Sentinel that watches no master of this name; correct it at the end of the address",
             ),
         };
         (kind, format!("redis at {addresses} {what}"))

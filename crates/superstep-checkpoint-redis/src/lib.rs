@@ -19,6 +19,7 @@ mod lists;
 mod log;
 mod reply;
 mod scripts;
+mod sentinel;
 mod settings;
 mod strays;
 

@@ -4,16 +4,20 @@
 //! rest reads or sets if absent), so a lost connection costs a caller a short wait and not an
 //! error. Waiting for a server that stays away is left to the caller: the link gives up after a
 //! second or two. A call that timed out is not repeated, but a connection to a single server is given
-//! up after it, as it may be deaf; that to a Cluster looks after its nodes itself, so that one that
-//! hangs does not hold up calls to the others. The rule it keeps: at most one connection is being made at a time.
+//! up after it, as it may be deaf. That to a Cluster looks after its nodes itself, so that one that
+//! hangs does not hold up calls to the others; but it would ask a hanging master for ever, so the
+//! masters are looked for anew beside it. Where Sentinels name the master, they are asked again
+//! and again, and a connection to a server that is not it any more is given up. The rule it keeps:
+//! at most one connection is being made at a time.
 
 use std::{
-    sync::{PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, Weak},
     time::Duration,
 };
 
 use redis::{
-    AsyncConnectionConfig, Client, Cmd, RedisError, RedisResult, ServerErrorKind, Value,
+    AsyncConnectionConfig, Client, Cmd, ConnectionAddr, RedisError, RedisResult, ServerErrorKind,
+    Value,
     aio::{ConnectionLike as _, MultiplexedConnection},
     cluster::{ClusterClient, ClusterClientBuilder},
     cluster_async::ClusterConnection,
@@ -26,6 +30,7 @@ use tokio::{sync::Mutex, time::timeout};
 use crate::{
     error::{Again, again, is_lost, is_lost_cluster, is_redirect, translate},
     scripts,
+    sentinel::Sentinels,
     settings::{Checked, RedisSettings},
 };
 
@@ -35,17 +40,20 @@ const BACKOFF_MS: [u64; 5] = [20, 100, 300, 600, 1_000];
 /// How long a connection may be idle before the kernel asks whether the peer is there.
 const KEEPALIVE: Duration = Duration::from_secs(15);
 
+/// How often Sentinels are asked whether the master is still the same.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
 /// How many calls may be queued towards the connection before the next one waits.
 const CALLS_QUEUED_MAX: usize = 1_024;
 
 /// A connection to a server or Cluster.
 #[derive(Debug)]
 pub(crate) struct Link {
-    connector: Connector,
+    connector: Arc<Connector>,
     addresses: String,
     is_tls: bool,
     connect_timeout: Duration,
-    current: RwLock<Current>,
+    current: Arc<RwLock<Current>>,
     connecting: Mutex<()>,
 }
 
@@ -56,6 +64,10 @@ enum Connector {
         config: AsyncConnectionConfig,
     },
     Cluster(Box<ClusterClient>),
+    Sentinel {
+        sentinels: Arc<Sentinels>,
+        config: AsyncConnectionConfig,
+    },
 }
 
 /// The connection in use; the number tells it from those before it.
@@ -63,6 +75,8 @@ enum Connector {
 struct Current {
     number: u64,
     connection: Option<Connection>,
+    /// Whether another is being made that will take its place.
+    renewing: bool,
 }
 
 #[derive(Clone)]
@@ -91,11 +105,11 @@ impl Link {
         let connector =
             Connector::new(settings, checked).map_err(|error| translate(&addresses, error))?;
         Ok(Self {
-            connector,
+            connector: Arc::new(connector),
             addresses,
             is_tls,
             connect_timeout: settings.connect_timeout,
-            current: RwLock::default(),
+            current: Arc::default(),
             connecting: Mutex::default(),
         })
     }
@@ -122,7 +136,7 @@ impl Link {
 
     /// Whether this is a link to a Cluster.
     pub(crate) fn is_cluster(&self) -> bool {
-        matches!(self.connector, Connector::Cluster(_))
+        matches!(*self.connector, Connector::Cluster(_))
     }
 
     /// Sends a command that may be sent again, and gives its answer.
@@ -220,9 +234,45 @@ impl Link {
         if let Err(error) = &answer
             && connection.is_lost(error)
         {
-            self.give_up(number);
+            give_up(&self.current, number);
+        } else if let Err(error) = &answer
+            && self.is_cluster()
+            && error.is_timeout()
+        {
+            self.renew(number);
         }
         answer
+    }
+
+    /// Connects to the Cluster anew, beside a connection in which a node hangs; that one is used
+    /// until then.
+    fn renew(&self, number: u64) {
+        {
+            let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+            if current.number != number || current.renewing {
+                return;
+            }
+            current.renewing = true;
+        }
+        let (connector, link) = (Arc::clone(&self.connector), Arc::downgrade(&self.current));
+        let within = self.connect_timeout * 2;
+        tokio::spawn(async move {
+            let connected = timeout(within, connector.connect()).await;
+            let Some(current) = link.upgrade() else {
+                return;
+            };
+            let mut current = current.write().unwrap_or_else(PoisonError::into_inner);
+            current.renewing = false;
+            match connected {
+                Ok(Ok((connection, _))) if current.number == number => {
+                    current.number += 1;
+                    current.connection = Some(connection);
+                    tracing::debug!(number = current.number, "connected to the Cluster anew");
+                }
+                Ok(Err(error)) => tracing::debug!(%error, "the Cluster cannot be reached"),
+                Ok(Ok(_)) | Err(_) => {}
+            }
+        });
     }
 
     async fn connection(&self) -> RedisResult<(Connection, u64)> {
@@ -233,14 +283,19 @@ impl Link {
         if let Some(found) = self.connected() {
             return Ok(found);
         }
-        let connection = match timeout(self.connect_timeout, self.connector.connect()).await {
-            Ok(connection) => connection?,
+        let connected = match timeout(self.connect_timeout, self.connector.connect()).await {
+            Ok(connected) => connected?,
             Err(_) => return Err(std::io::Error::from(std::io::ErrorKind::TimedOut).into()),
         };
+        let (connection, named) = connected;
         let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
         current.number += 1;
         current.connection = Some(connection.clone());
         tracing::debug!(redis = %self.addresses, number = current.number, "connected");
+        if let (Connector::Sentinel { sentinels, .. }, Some(named)) = (&*self.connector, named) {
+            let (sentinels, link) = (Arc::clone(sentinels), Arc::downgrade(&self.current));
+            tokio::spawn(leave_a_displaced(sentinels, named, link, current.number));
+        }
         Ok((connection, current.number))
     }
 
@@ -248,12 +303,44 @@ impl Link {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         Some((current.connection.clone()?, current.number))
     }
+}
 
-    /// Stops using a connection, unless another has taken its place.
-    fn give_up(&self, number: u64) {
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        if current.number == number {
-            current.connection = None;
+/// Stops using a connection, unless another has taken its place.
+fn give_up(current: &RwLock<Current>, number: u64) {
+    let mut current = current.write().unwrap_or_else(PoisonError::into_inner);
+    if current.number == number {
+        current.connection = None;
+    }
+}
+
+/// Gives up the connection to a master when Sentinels name another: one that was frozen or cut off
+/// goes on taking writes until it hears that it is none any more, and they would be lost.
+async fn leave_a_displaced(
+    sentinels: Arc<Sentinels>,
+    named: ConnectionAddr,
+    link: Weak<RwLock<Current>>,
+    number: u64,
+) {
+    loop {
+        tokio::time::sleep(ASK_EVERY).await;
+        let Some(current) = link.upgrade() else {
+            return;
+        };
+        let is_in_use = {
+            let current = current.read().unwrap_or_else(PoisonError::into_inner);
+            current.number == number && current.connection.is_some()
+        };
+        if !is_in_use {
+            return;
+        }
+        match sentinels.master().await {
+            Ok(master) if master != named => {
+                tracing::warn!(was = %named, is = %master, "redis has another master");
+                give_up(&current, number);
+                return;
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "no Sentinel tells which server is the master"),
         }
     }
 }
@@ -262,7 +349,8 @@ impl Connector {
     fn new(settings: &RedisSettings, checked: Checked) -> RedisResult<Self> {
         if checked.cluster {
             let mut builder = ClusterClientBuilder::new(checked.nodes)
-                .connection_timeout(settings.connect_timeout)
+                // Of one node: one that hangs must not use up the time for all.
+                .connection_timeout(settings.connect_timeout / 3)
                 .response_timeout(settings.response_timeout)
                 .retries(4)
                 .min_retry_wait(20)
@@ -273,6 +361,20 @@ impl Connector {
             }
             return Ok(Self::Cluster(Box::new(builder.build()?)));
         }
+        let config = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(settings.connect_timeout))
+            .set_response_timeout(Some(settings.response_timeout))
+            .set_pipeline_buffer_size(CALLS_QUEUED_MAX);
+        if let Some(service) = checked.sentinel {
+            let tcp = tcp_settings(settings.response_timeout);
+            let nodes = checked.nodes.into_iter();
+            let nodes = nodes.map(|node| node.set_tcp_settings(tcp.clone()));
+            let sentinels = Sentinels::new(service, nodes.collect(), checked.tls)?;
+            return Ok(Self::Sentinel {
+                sentinels: Arc::new(sentinels),
+                config,
+            });
+        }
         let clients = checked.nodes.into_iter().map(|node| {
             let node = node.set_tcp_settings(tcp_settings(settings.response_timeout));
             match &checked.tls {
@@ -282,22 +384,29 @@ impl Connector {
         });
         Ok(Self::Single {
             clients: clients.collect::<RedisResult<_>>()?,
-            config: AsyncConnectionConfig::new()
-                .set_connection_timeout(Some(settings.connect_timeout))
-                .set_response_timeout(Some(settings.response_timeout))
-                .set_pipeline_buffer_size(CALLS_QUEUED_MAX),
+            config,
         })
     }
 
-    /// A connection to the Cluster, or to the first of the servers that is a master.
-    async fn connect(&self) -> RedisResult<Connection> {
+    /// A connection to the Cluster, to the master that Sentinels name (with its address), or to
+    /// the first of the servers that is a master.
+    async fn connect(&self) -> RedisResult<(Connection, Option<ConnectionAddr>)> {
         match self {
-            Self::Cluster(client) => Ok(Connection::Cluster(client.get_async_connection().await?)),
+            Self::Cluster(client) => {
+                let connection = client.get_async_connection().await?;
+                Ok((Connection::Cluster(connection), None))
+            }
+            Self::Sentinel { sentinels, config } => {
+                let master = sentinels.master().await?;
+                let client = sentinels.client(master.clone())?;
+                let connection = connect_single(&client, config, true).await?;
+                Ok((Connection::Single(connection), Some(master)))
+            }
             Self::Single { clients, config } => {
                 let mut failed = None;
                 for client in clients {
                     match connect_single(client, config, clients.len() > 1).await {
-                        Ok(connection) => return Ok(Connection::Single(connection)),
+                        Ok(connection) => return Ok((Connection::Single(connection), None)),
                         Err(error) => failed = failed.or(Some(error)),
                     }
                 }
@@ -359,7 +468,8 @@ impl Connection {
     }
 }
 
-fn text_of(value: &Value) -> String {
+/// The text of a string or status; empty if it is neither.
+pub(crate) fn text_of(value: &Value) -> String {
     match value {
         Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
         Value::SimpleString(text) => text.clone(),

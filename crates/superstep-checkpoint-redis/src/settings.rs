@@ -23,9 +23,11 @@ const SHARDS_MAX: u16 = 1_024;
 #[derive(Clone, PartialEq, Eq)]
 pub struct RedisSettings {
     /// Addresses as `redis://[user:password@]host:port`; `rediss://` for TLS, and
-    /// `redis+cluster://` or `rediss+cluster://` for a node of a Cluster. Of a Cluster, several
-    /// nodes may be named; of a standalone server, several addresses are tried in turn until one
-    /// takes writes.
+    /// `redis+cluster://` or `rediss+cluster://` for a node of a Cluster, and
+    /// `redis+sentinel://[user:password@]host:port/service` or `rediss+sentinel://` for a Sentinel
+    /// and its name of the master; user and password are the server's. Of a Cluster several nodes
+    /// may be named and of a service all its Sentinels should be; of a standalone server, several
+    /// addresses are tried in turn until one takes writes.
     pub urls: Vec<String>,
     /// Keeps tenants apart; letters, digits, `-`, `_` and `.`. Default `default`.
     pub namespace: String,
@@ -50,7 +52,8 @@ pub struct RedisSettings {
     pub connect_timeout: Duration,
     /// How long after its append a record is taken to be on disk. Default 2.5 s, as the
     /// append-only file is synced every second and may be a second late; 20 s of a Cluster,
-    /// above its node timeout of 15 s.
+    /// above its node timeout of 15 s. A single server that offers WAITAOF (Redis 7.2, Valkey) is
+    /// asked instead, and this is how long it may take.
     pub durable_after: Option<Duration>,
 }
 
@@ -85,10 +88,21 @@ impl RedisSettings {
         let tls = self.certificates()?;
         let mut nodes = Vec::new();
         let mut cluster = self.cluster;
+        let mut services = Vec::new();
         for url in &self.urls {
-            let (node, is_cluster) = node(url)?;
-            cluster |= is_cluster;
+            let (node, kind) = node(url)?;
+            cluster |= kind == Kind::Cluster;
+            services.push(match kind {
+                Kind::Sentinel(service) => Some(service),
+                Kind::Single | Kind::Cluster => None,
+            });
             nodes.push(node);
+        }
+        let sentinel = services.first().cloned().flatten();
+        if services.iter().any(|service| *service != sentinel) || (cluster && sentinel.is_some()) {
+            return Err(invalid(
+                "the addresses of redis do not fit together; give Sentinels of one service, nodes of one Cluster, or servers".to_owned(),
+            ));
         }
         let Some(first) = nodes.first() else {
             return Err(invalid(
@@ -105,6 +119,7 @@ impl RedisSettings {
         Ok(Checked {
             nodes,
             cluster,
+            sentinel,
             is_tls,
             tls,
         })
@@ -162,6 +177,8 @@ pub(crate) struct Checked {
     /// At least one.
     pub(crate) nodes: Vec<ConnectionInfo>,
     pub(crate) cluster: bool,
+    /// The name of the master, where the addresses are those of Sentinels.
+    pub(crate) sentinel: Option<String>,
     pub(crate) is_tls: bool,
     pub(crate) tls: Option<TlsCertificates>,
 }
@@ -174,17 +191,41 @@ impl Checked {
     }
 }
 
-/// One address, and whether it says that it is a Cluster's.
-fn node(url: &str) -> Result<(ConnectionInfo, bool), Error> {
-    let (plain, cluster) = match url.split_once("+cluster://") {
-        Some((scheme, rest)) => (format!("{scheme}://{rest}"), true),
-        None => (url.to_owned(), false),
-    };
+/// What an address says that it leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Kind {
+    Single,
+    Cluster,
+    /// A Sentinel that watches the master of this name.
+    Sentinel(String),
+}
+
+/// The port of a Sentinel that its address does not name.
+const SENTINEL_PORT: u16 = 26_379;
+
+/// One address, and what it says that it leads to.
+fn node(url: &str) -> Result<(ConnectionInfo, Kind), Error> {
     let malformed = || {
         invalid(format!(
-            "`{}` is not an address of redis; use redis://[user:password@]host:port, rediss:// for TLS, redis+cluster:// for a Cluster",
+            "`{}` is not an address of redis; use redis://[user:password@]host:port, rediss:// for TLS, redis+cluster:// for a Cluster, redis+sentinel://host:port/service for a Sentinel",
             without_password(url)
         ))
+    };
+    let (plain, kind) = if let Some((scheme, rest)) = url.split_once("+cluster://") {
+        (format!("{scheme}://{rest}"), Kind::Cluster)
+    } else if let Some((scheme, rest)) = url.split_once("+sentinel://") {
+        let (authority, service) = rest.rsplit_once('/').ok_or_else(malformed)?;
+        check_name("name of a master", service)?;
+        let host = authority.rsplit('@').next().unwrap_or_default();
+        let has_port = host.rsplit(']').next().is_some_and(|end| end.contains(':'));
+        let plain = if has_port {
+            format!("{scheme}://{authority}")
+        } else {
+            format!("{scheme}://{authority}:{SENTINEL_PORT}")
+        };
+        (plain, Kind::Sentinel(service.to_owned()))
+    } else {
+        (url.to_owned(), Kind::Single)
     };
     let info = plain
         .as_str()
@@ -201,7 +242,7 @@ fn node(url: &str) -> Result<(ConnectionInfo, bool), Error> {
     }
     let redis = info.redis_settings().clone();
     let info = info.set_redis_settings(redis.set_protocol(ProtocolVersion::RESP2));
-    Ok((info, cluster))
+    Ok((info, kind))
 }
 
 /// The address with everything between `//` and `@` left out.
@@ -253,6 +294,16 @@ mod tests {
             &RedisSettings::new("redis://a:secret@b/3"),
             "database number",
         );
+        for url in [
+            "redis+sentinel://a:secret@b",
+            "redis+sentinel://a:secret@b/",
+        ] {
+            refused(&RedisSettings::new(url), "`");
+        }
+        for mixed in ["redis://b", "redis+sentinel://b/two", "redis+cluster://b"] {
+            let urls = format!("redis+sentinel://a:secret@b/one,{mixed}");
+            refused(&RedisSettings::new(&urls), "do not fit together");
+        }
         refused(&with(|s| s.urls.clear()), "no address");
         refused(&with(|s| s.namespace = "a{b}".into()), "namespace");
         refused(&with(|s| s.prefix = String::new()), "prefix");
@@ -276,6 +327,17 @@ mod tests {
                 "{url}"
             );
         }
+    }
+
+    #[test]
+    fn an_address_of_a_sentinel_names_its_master() {
+        let urls = "rediss+sentinel://u:p@a:1/main,rediss+sentinel://[::1]/main";
+        let checked = RedisSettings::new(urls).check().unwrap();
+        assert_eq!(checked.sentinel.as_deref(), Some("main"));
+        assert!(checked.is_tls && !checked.cluster);
+        assert_eq!(checked.addresses(), "a:1, ::1:26379");
+        let plain = RedisSettings::new("redis://a/").check().unwrap();
+        assert_eq!(plain.sentinel, None);
     }
 
     #[test]

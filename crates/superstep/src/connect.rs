@@ -60,8 +60,9 @@ pub struct ConnectSettings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nats_replicas: Option<usize>,
     /// The address of Redis or Valkey as `redis://host:port`, `rediss://` for TLS;
-    /// `redis+cluster://` or `rediss+cluster://` for a node of a Cluster. Several are separated
-    /// by commas. Default `redis://127.0.0.1:6379`.
+    /// `redis+cluster://` or `rediss+cluster://` for a node of a Cluster;
+    /// `redis+sentinel://host:port/service` or `rediss+sentinel://` for a Sentinel and its name of
+    /// the master. Several are separated by commas. Default `redis://127.0.0.1:6379`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub redis_url: Option<String>,
     /// A Redis user, with `redis_password`; the default user without it.

@@ -63,15 +63,15 @@ async fn write(
 }
 
 /// Demands that the threads of the writers hold exactly what these wrote.
-async fn one_chain_each(log: &RedisLog, writers: Vec<(u64, Vec<Head>)>) {
+pub(super) async fn one_chain_each(log: &RedisLog, writers: Vec<(u64, Vec<Head>)>) {
     for (writer, written) in writers {
         let stored = chain(log, &thread(&format!("writer-{writer}"))).await;
         assert_eq!(stored, written, "writer {writer}");
     }
 }
 
-/// Starts so many writers.
-fn writers(
+/// Starts so many writers, each on a thread of its own.
+pub(super) fn writers(
     log: &Arc<RedisLog>,
     count: u64,
     may_step_back: bool,
@@ -85,7 +85,8 @@ fn writers(
     writers
 }
 
-async fn at_least(log: &RedisLog, writer: u64, version: u64) {
+/// Waits until the thread of a writer has so many records.
+pub(super) async fn at_least(log: &RedisLog, writer: u64, version: u64) {
     let thread = thread(&format!("writer-{writer}"));
     let there = superstep_tests::eventually_async("the writer goes on", SOON, async || {
         let head = log.head(&thread).await.ok().flatten();

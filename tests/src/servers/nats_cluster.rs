@@ -5,6 +5,7 @@
 //!
 //! The rule it keeps: `start` returns when the servers have chosen a leader that sees all of them.
 
+use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
 use std::time::{Duration, Instant};
@@ -111,12 +112,13 @@ impl NatsCluster {
         let mut nodes = Vec::new();
         for (index, (port, monitor)) in ports.iter().zip(&monitors).enumerate() {
             let mut options = options.clone();
-            options.config.push_str(&format!(
+            let _ = write!(
+                options.config,
                 "\nserver_name: n{index}\nhttp: \"127.0.0.1:{monitor}\"\n\
                  cluster {{\n  name: test\n  listen: \"127.0.0.1:{}\"\n  routes: [{}]\n}}\n",
                 port + 10_000,
                 routes.join(", ")
-            ));
+            );
             nodes.push(NatsServer::start_on(*port, options)?);
         }
         Ok(Self { nodes, monitors })

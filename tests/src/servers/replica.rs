@@ -74,6 +74,16 @@ impl RedisReplicas {
         urls.join(",")
     }
 
+    /// Cuts a replica off its master, without telling it that it is none any more.
+    ///
+    /// # Errors
+    ///
+    /// When the server cannot be reached or refuses.
+    pub fn cut_off(&self, node: usize) -> anyhow::Result<()> {
+        // Nobody listens on this port.
+        self.replica_of(node, "1")
+    }
+
     /// Makes a replica a master of its own.
     ///
     /// # Errors
@@ -92,8 +102,11 @@ impl RedisReplicas {
     ///
     /// When the server cannot be reached or refuses.
     pub fn follow(&self, node: usize, master: usize) -> anyhow::Result<()> {
-        let port = self.nodes[master].port().to_string();
-        match self.nodes[node].command(&["REPLICAOF", "127.0.0.1", &port])? {
+        self.replica_of(node, &self.nodes[master].port().to_string())
+    }
+
+    fn replica_of(&self, node: usize, port: &str) -> anyhow::Result<()> {
+        match self.nodes[node].command(&["REPLICAOF", "127.0.0.1", port])? {
             Reply::Text(_) => Ok(()),
             other => bail!("REPLICAOF answered {other:?}"),
         }

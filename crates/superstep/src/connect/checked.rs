@@ -267,11 +267,13 @@ impl Check {
     }
 
     fn redis_urls(&mut self, settings: &ConnectSettings) -> Vec<String> {
-        const SCHEMES: [&str; 4] = [
+        const SCHEMES: [&str; 6] = [
             "redis://",
             "rediss://",
             "redis+cluster://",
             "rediss+cluster://",
+            "redis+sentinel://",
+            "rediss+sentinel://",
         ];
         let urls = listed(settings.redis_url.as_deref(), "redis://127.0.0.1:6379");
         if urls.is_empty() {
@@ -291,7 +293,8 @@ impl Check {
                     "redis_url",
                     format!(
                         "has `{shown}`, which is not an address of Redis; write it as \
-                         redis://host:port, rediss:// for TLS, redis+cluster:// for a Cluster"
+                         redis://host:port, rediss:// for TLS, redis+cluster:// for a Cluster, \
+                         redis+sentinel://host:port/service for a Sentinel"
                     ),
                 );
                 continue;
