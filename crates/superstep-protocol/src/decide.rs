@@ -8,6 +8,7 @@
 mod answer;
 mod command;
 mod round;
+mod timer;
 
 use std::collections::BTreeMap;
 
@@ -278,6 +279,11 @@ pub enum Event {
         /// What the graph made of it, or why it cannot be applied.
         superstep: Result<Superstep, String>,
     },
+    /// A timer of the thread is due, as the store's index says.
+    TimerDue {
+        /// Its name.
+        name: String,
+    },
     /// A deadline of a question was reached.
     DeadlineReached {
         /// The question.
@@ -295,7 +301,7 @@ pub enum Nothing {
         /// Those.
         missing: Vec<TaskId>,
     },
-    /// The deadline is not reached yet.
+    /// The time is not reached yet.
     NotDue,
 }
 
@@ -405,6 +411,7 @@ pub fn decide(
         (Some(state), Event::DeadlineReached { interrupt }) => {
             answer::deadline(state, interrupt, now)
         }
+        (Some(state), Event::TimerDue { name }) => timer::due(state, name, now),
         // The thread is there, which is all that a creation asks.
         (Some(_), Event::Create { .. })
         // The thread is gone: whatever a worker still brings is late.
@@ -415,7 +422,8 @@ pub fn decide(
             | Event::UpdateApplied { .. }
             | Event::ChildUpdated { .. }
             | Event::CommandApplied { .. }
-            | Event::DeadlineReached { .. },
+            | Event::DeadlineReached { .. }
+            | Event::TimerDue { .. },
         ) => Verdict::Nothing(Nothing::Late),
     }
 }

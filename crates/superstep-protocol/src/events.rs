@@ -165,7 +165,10 @@ pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
         },
         RecordBody::Interrupted(_) => {
             told.extend(opened(record, after));
-            told.push(EventData::RunStopped);
+            // With a task that goes on by itself the run is not over.
+            if !after.is_paused() {
+                told.push(EventData::RunStopped);
+            }
         }
         RecordBody::Failed(parked) => {
             told.extend(opened(record, after));
@@ -186,7 +189,10 @@ pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
             });
             told.extend(ended_at_once(after));
         }
-        RecordBody::UpdateAsked { .. } | RecordBody::Created { .. } => {}
+        RecordBody::UpdateAsked { .. }
+        | RecordBody::Created { .. }
+        | RecordBody::Paused(_)
+        | RecordBody::Woken { .. } => {}
         RecordBody::Declined {
             command: by,
             refusal,

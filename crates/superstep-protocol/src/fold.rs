@@ -19,8 +19,8 @@ use questions::{
     answer, begin_again, expire, give_up_questions, give_up_task_questions, raise, take_offered,
 };
 use runs::{
-    begin_run, close, close_or_end, continue_run, decide_on, drop_rounds, end_run,
-    forget_untracked, open_round, set_status, take_decision,
+    begin_run, close, close_or_end, continue_run, count_anew, decide_on, drop_rounds, end_pauses,
+    end_run, forget_untracked, open_round, pause, set_status, take_decision,
 };
 
 /// A log that no writer of this protocol made.
@@ -124,7 +124,10 @@ pub(crate) fn makes_events(body: &RecordBody) -> bool {
         RecordBody::Committed(committed) => !matches!(committed.then, Then::Run),
         // It runs nothing, and so ends at once, unless what is finished is applied first.
         RecordBody::Amended(amended) => amended.round.is_empty(),
-        RecordBody::UpdateAsked { .. } | RecordBody::Created { .. } => false,
+        RecordBody::UpdateAsked { .. }
+        | RecordBody::Created { .. }
+        | RecordBody::Paused(_)
+        | RecordBody::Woken { .. } => false,
         RecordBody::Started { .. }
         | RecordBody::Interrupted(_)
         | RecordBody::Failed(_)
@@ -179,8 +182,11 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             park(state, record, parked);
             end_run(state, RunStatus::Success);
         }
+        RecordBody::Paused(parked) => park(state, record, parked),
+        RecordBody::Woken { run, tasks } => open_round(state, head, run, tasks),
         RecordBody::Failed(parked) => {
             park(state, record, parked);
+            end_pauses(state);
             if let Some(run) = &mut state.run {
                 run.error.clone_from(&parked.error);
             }
@@ -209,6 +215,7 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             state.applied.push(command.id.clone());
             state.offer.clone_from(offer);
             continue_run(state, run, command, *recursion_limit, terms);
+            count_anew(state, tasks);
             open_round(state, head, run, tasks);
             close_or_end(state, head);
         }
@@ -227,6 +234,7 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
                 begin_again(state);
             }
             continue_run(state, run, command, *recursion_limit, terms);
+            count_anew(state, tasks);
             open_round(state, head, run, tasks);
             close_or_end(state, head);
         }
@@ -354,6 +362,7 @@ fn amend(state: &mut ThreadState, record: &Record, amended: &Amended) {
         });
     }
     state.dropped = before;
+    count_anew(state, &amended.round);
     open_round(state, record.head, &amended.run, &amended.round);
     close_or_end(state, record.head);
 }
@@ -496,6 +505,11 @@ fn park(state: &mut ThreadState, record: &Record, parked: &Parked) {
                 take_offered(state, at, record, took);
                 state.tasks[at].progress = Progress::Waiting;
                 raise(state, at, record, raised);
+            }
+            TaskResult::Paused(paused) => {
+                take_offered(state, at, record, &paused.took);
+                raise(state, at, record, &paused.raised);
+                pause(state, at, paused);
             }
         }
     }

@@ -10,6 +10,7 @@ mod events;
 mod fold;
 mod ids;
 mod obligations;
+mod pause;
 mod record;
 mod refusal;
 mod state;
@@ -27,6 +28,7 @@ pub use ids::{
     ThreadId, UnixMillis,
 };
 pub use obligations::{Obligation, obligations};
+pub use pause::{Pause, Paused, Timer, sleep_name, timers};
 pub use record::{
     Amended, AskedCommand, Base, CommandRef, Committed, Durability, Goto, Parked, Profile, Raised,
     Record, RecordBody, RunError, TaskResult, Terms, Then, Trace, TracedWrite, Update,

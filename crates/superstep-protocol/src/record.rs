@@ -14,6 +14,7 @@ use superstep_graph::{
 
 use crate::{
     ids::{CommandId, Dispatch, GraphId, Head, RunId, UnixMillis},
+    pause::Paused,
     refusal::Refusal,
     state::ThreadState,
     streams::Streams,
@@ -250,6 +251,8 @@ pub enum TaskResult {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         child: Vec<Record>,
     },
+    /// The node waits for a time, and perhaps for answers beside.
+    Paused(Box<Paused>),
 }
 
 impl TaskResult {
@@ -286,6 +289,16 @@ impl TaskResult {
         match self {
             Self::Finished { .. } => &[],
             Self::Interrupted { child, .. } | Self::Failed { child, .. } => child,
+            Self::Paused(paused) => &paused.child,
+        }
+    }
+
+    /// The questions that it asks.
+    pub fn raised(&self) -> &[Raised] {
+        match self {
+            Self::Interrupted { raised, .. } => raised,
+            Self::Paused(paused) => &paused.raised,
+            Self::Finished { .. } | Self::Failed { .. } => &[],
         }
     }
 }
@@ -448,6 +461,15 @@ pub enum RecordBody {
     Amended(Box<Amended>),
     /// A round ended with open questions.
     Interrupted(Parked),
+    /// A round ended and nobody is asked anything new: tasks wait for a time.
+    Paused(Parked),
+    /// A time came that tasks waited for; they run again, in the same run.
+    Woken {
+        /// The run that goes on.
+        run: RunId,
+        /// The tasks that run again.
+        tasks: Vec<TaskId>,
+    },
     /// A run ended in error; what finished is parked.
     Failed(Parked),
     /// Answers were accepted; their tasks run again.
@@ -574,6 +596,8 @@ impl RecordBody {
             Self::Committed(_) => "committed",
             Self::Amended(_) => "amended",
             Self::Interrupted(_) => "interrupted",
+            Self::Paused(_) => "paused",
+            Self::Woken { .. } => "woken",
             Self::Failed(_) => "failed",
             Self::Resumed { .. } => "resumed",
             Self::Retried { .. } => "retried",

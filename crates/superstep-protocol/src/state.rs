@@ -145,6 +145,11 @@ pub enum Progress {
         /// The round.
         dispatch: Dispatch,
     },
+    /// In no round: it waits for a time.
+    Paused {
+        /// That time.
+        until: UnixMillis,
+    },
     /// Done; its writes are parked until the superstep is applied.
     Finished {
         /// In order.
@@ -183,6 +188,15 @@ pub struct TaskState {
     /// Whether a command added it to a checkpoint that was there before.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub added: bool,
+    /// Its sleeps by their names, each with its end: the same one however often it runs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub sleeps: BTreeMap<String, UnixMillis>,
+    /// How many of its attempts have failed, since a command had it run last.
+    #[serde(default, skip_serializing_if = "crate::pause::is_zero")]
+    pub attempts: u32,
+    /// When the first of those attempts began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tried_since: Option<UnixMillis>,
 }
 
 impl Question {
@@ -209,6 +223,9 @@ impl TaskState {
             questions: Vec::new(),
             child: Vec::new(),
             added: false,
+            sleeps: BTreeMap::new(),
+            attempts: 0,
+            tried_since: None,
         }
     }
 
@@ -368,8 +385,13 @@ impl ThreadState {
         }
     }
 
-    /// Whether a worker is to do something for it.
+    /// Whether a run is under way: a worker is to do something for it, now or when a time comes.
     pub fn is_busy(&self) -> bool {
+        !self.deleted && (self.has_work() || self.is_paused())
+    }
+
+    /// Whether a worker is to do something for it now.
+    pub fn has_work(&self) -> bool {
         !self.deleted && (!self.rounds.is_empty() || self.decision.is_some())
     }
 

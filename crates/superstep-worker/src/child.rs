@@ -25,8 +25,9 @@ use std::{
 use serde_json::Value;
 use superstep_graph::{Command, InterruptId, NodeName, NodeOutput, Task, TaskId, Write};
 use superstep_protocol::{
-    Answers, Asked, CommandId, Event, GraphId, Profile, Raised, Record, Refusal, Resume, RunError,
-    RunStatus, Start, TaskResult, TaskState, Terms, ThreadState,
+    Answers, Asked, CommandId, Event, GraphId, Pause, Paused, Profile, Raised, Record, Refusal,
+    Resume, RunError, RunStatus, Start, TaskResult, TaskState, Terms, ThreadState, Timer,
+    UnixMillis,
 };
 
 use self::{log::Log, look::child_task, progress::Stored};
@@ -132,6 +133,8 @@ pub(crate) enum Called {
         /// What it did.
         child: Vec<Record>,
     },
+    /// A task of it goes on by itself when its time comes.
+    Pauses(Box<Paused>),
     /// It failed.
     Failed {
         /// Why.
@@ -150,6 +153,7 @@ impl Called {
                 took: Vec::new(),
                 child,
             },
+            Self::Pauses(paused) => TaskResult::Paused(paused),
             Self::Failed { error, child } => TaskResult::Failed {
                 error,
                 writes: None,
@@ -166,7 +170,7 @@ impl Called {
                     TaskResult::Finished { keeps, .. } => *keeps = kept,
                     // A path of the parent failed: the child is not called again for that.
                     TaskResult::Failed { child, .. } => *child = log,
-                    TaskResult::Interrupted { .. } => {}
+                    TaskResult::Interrupted { .. } | TaskResult::Paused(_) => {}
                 }
                 result
             }
@@ -300,7 +304,7 @@ impl Call<'_> {
                 return Ok(Some(ended));
             }
         }
-        while let Some(state) = self.log.state().filter(|state| state.is_busy()) {
+        while let Some(state) = self.log.state().filter(|state| state.has_work()) {
             let was_round = state.decision.is_none();
             let event = match self.step(state).await? {
                 Ok(event) => event,
@@ -336,7 +340,10 @@ impl Call<'_> {
     fn begin(&mut self, input: &Value) -> Result<Option<Ended>, RunError> {
         let state = self.log.state().filter(|_| self.log.has_begun());
         let event = match state {
-            Some(state) if state.is_busy() => return Ok(None),
+            Some(state) if state.is_busy() => {
+                let events = self.wakes(state);
+                return self.happen(&events).map(|()| None);
+            }
             Some(state) => self.going_on(state),
             None if input.is_null() => return Ok(Some(Ended::Nothing)),
             None => self.starting(self.log.first_command(), input.clone()),
@@ -357,6 +364,29 @@ impl Call<'_> {
             }
             Err(refusal) => Err(self.refused(&refusal)),
         }
+    }
+
+    /// What a child that is under way goes on by: answers that it still waits for, and the times
+    /// that have come.
+    fn wakes(&self, state: &ThreadState) -> Vec<Event> {
+        if state.has_work() {
+            return Vec::new();
+        }
+        let due = |(task, until): (&TaskState, UnixMillis)| {
+            let name = Timer::Task(task.task.id.clone()).name();
+            (until <= self.parent.time).then_some(Event::TimerDue { name })
+        };
+        // One of them wakes all that are due.
+        let timer = state.paused().find_map(due);
+        self.answering(state).into_iter().chain(timer).collect()
+    }
+
+    fn happen(&mut self, events: &[Event]) -> Result<(), RunError> {
+        for event in events {
+            let applied = self.log.apply(event);
+            applied.map_err(|refusal| self.refused(&refusal))?;
+        }
+        Ok(())
     }
 
     fn starting(&self, command: CommandId, input: Value) -> Event {
@@ -382,18 +412,12 @@ impl Call<'_> {
     /// What makes a child go on that has begun: the answers that it still waits for, else as a
     /// retry.
     fn going_on(&self, state: &ThreadState) -> Event {
+        if let Some(event) = self.answering(state) {
+            return event;
+        }
         let id = self.log.next_command();
-        let task = self.parent.task(&self.task.id);
-        let mut answers = task.map(TaskState::answers_by_id).unwrap_or_default();
-        answers.retain(|id, _| state.open_questions().any(|(_, open)| open.id == *id));
         let command = self.log.command(id.clone());
         let run = self.log.run();
-        if !answers.is_empty() {
-            return Event::Resume(Box::new(Resume {
-                recursion_limit: Some(self.recursion_limit()),
-                ..Resume::new(command, run, Answers::ById(answers))
-            }));
-        }
         match state.profile {
             Profile::Default => Event::Retry {
                 command,
@@ -402,6 +426,21 @@ impl Call<'_> {
             },
             Profile::Langgraph => self.starting(id, Value::Null),
         }
+    }
+
+    /// The answers that the child still waits for, if its parent has any.
+    fn answering(&self, state: &ThreadState) -> Option<Event> {
+        let task = self.parent.task(&self.task.id);
+        let mut answers = task.map(TaskState::answers_by_id).unwrap_or_default();
+        answers.retain(|id, _| state.open_questions().any(|(_, open)| open.id == *id));
+        if answers.is_empty() {
+            return None;
+        }
+        let command = self.log.command(self.log.next_command());
+        Some(Event::Resume(Box::new(Resume {
+            recursion_limit: Some(self.recursion_limit()),
+            ..Resume::new(command, self.log.run(), Answers::ById(answers))
+        })))
     }
 
     /// The parent's run has so many supersteps, and so has each call.
@@ -490,6 +529,15 @@ impl Call<'_> {
                         ..error
                     };
                     return self.failed(error);
+                }
+                if let Some(until) = state.wakes_at() {
+                    let mut paused = Paused::new(until, Pause::Inside);
+                    paused.raised = raised(state);
+                    // A call that begins anew knows of its sleeps from its task.
+                    let tasks = state.tasks.iter();
+                    paused.sleeps = tasks.flat_map(|task| task.sleeps.clone()).collect();
+                    paused.child = self.log.into_new();
+                    return Called::Pauses(Box::new(paused));
                 }
                 if state.unfinished().next().is_some() {
                     let raised = raised(state);

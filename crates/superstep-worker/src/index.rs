@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use superstep_checkpoint::{IndexChange, InterruptRow, ThreadRow};
 use superstep_graph::InterruptId;
-use superstep_protocol::{Dispatch, ThreadState, UnixMillis, obligations};
+use superstep_protocol::{Dispatch, ThreadState, UnixMillis, obligations, timers};
 
 /// What the indexes say of a state; taken before a fold changes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -29,15 +29,10 @@ impl Indexed {
         let open = state
             .open_questions()
             .map(|(_, question)| (question.id.clone(), question.opened_at));
-        let due = state.open_questions().filter_map(|(_, question)| {
-            question
-                .expires_at
-                .map(|at| (format!("interrupt:{}", question.id), at))
-        });
         Self {
             row: (!state.deleted).then_some(row),
             open: open.collect(),
-            due: due.collect(),
+            due: timers(state),
             rounds: state.rounds.keys().copied().collect(),
         }
     }

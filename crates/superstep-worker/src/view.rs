@@ -11,7 +11,7 @@ use superstep_graph::{
 };
 use superstep_protocol::{
     Durability, Head, Profile, Progress, Question, Raised, Record, RecordBody, RunError, RunId,
-    TaskResult, TaskState, ThreadState, TracedWrite, UnixMillis, checkpoint_id, is_internal,
+    TaskState, ThreadState, TracedWrite, UnixMillis, checkpoint_id, is_internal,
 };
 
 use crate::{child::child_of, graphs::RunnableGraph};
@@ -243,9 +243,7 @@ fn asked_in(record: &Record, task: &TaskId) -> Option<Vec<InterruptView>> {
     let (RecordBody::Interrupted(parked) | RecordBody::Failed(parked)) = &record.body else {
         return None;
     };
-    let TaskResult::Interrupted { raised, .. } = parked.results.get(task)? else {
-        return None;
-    };
+    let raised = parked.results.get(task)?.raised();
     let view = |raised: &Raised| InterruptView {
         id: raised.id_for(task),
         value: raised.payload.clone(),
@@ -325,7 +323,10 @@ pub(crate) fn so_far<'a>(
         .filter(|task| added || !task.added)
         .filter_map(|task| match &task.progress {
             Progress::Finished { writes, .. } => Some(Contribution::of(&task.task, writes)),
-            Progress::Waiting | Progress::Open { .. } | Progress::Failed { .. } => None,
+            Progress::Waiting
+            | Progress::Open { .. }
+            | Progress::Paused { .. }
+            | Progress::Failed { .. } => None,
         })
         .collect();
     if parked.is_empty() {

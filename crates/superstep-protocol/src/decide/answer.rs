@@ -225,7 +225,7 @@ pub(super) fn runs_with(
         Progress::Waiting => {
             profile == Profile::Langgraph || task.open_questions().next().is_none()
         }
-        Progress::Open { .. } | Progress::Finished { .. } => false,
+        Progress::Open { .. } | Progress::Paused { .. } | Progress::Finished { .. } => false,
     };
     answered || idle
 }

@@ -162,7 +162,7 @@ pub(super) fn cancel(state: &ThreadState, command: &CommandRef, reason: Option<S
 pub(super) fn update(state: &ThreadState, update: &StateUpdate) -> Verdict {
     match &state.decision {
         Some(_) if graph_decides(state) => Verdict::Wait,
-        None if state.rounds.is_empty() => Verdict::Append(RecordBody::UpdateAsked {
+        None if !state.is_busy() => Verdict::Append(RecordBody::UpdateAsked {
             command: update.command.clone(),
             values: update.update.values.clone(),
             as_node: update.update.as_node.clone(),
@@ -197,7 +197,7 @@ pub(super) fn retry(
             Progress::Waiting => {
                 state.profile == Profile::Langgraph || task.open_questions().next().is_none()
             }
-            Progress::Open { .. } | Progress::Finished { .. } => false,
+            Progress::Open { .. } | Progress::Paused { .. } | Progress::Finished { .. } => false,
         })
         .map(|task| task.task.id.clone())
         .collect();

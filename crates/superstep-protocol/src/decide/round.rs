@@ -69,7 +69,10 @@ pub fn close_with<'a>(
                     _ => None,
                 }
             }
-            Progress::Open { .. } | Progress::Waiting | Progress::Failed { .. } => None,
+            Progress::Open { .. }
+            | Progress::Waiting
+            | Progress::Paused { .. }
+            | Progress::Failed { .. } => None,
         };
         match finished {
             Some(finished) => writes.push((&task.task, finished)),
@@ -144,11 +147,25 @@ pub(super) fn ended(
             };
             Verdict::Append(if parked.error.is_some() {
                 RecordBody::Failed(parked)
+            } else if only_waits(state, &parked.results) {
+                RecordBody::Paused(parked)
             } else {
                 RecordBody::Interrupted(parked)
             })
         }
     }
+}
+
+/// Whether a round that ends so asks nobody anything, and leaves tasks that wait for a time.
+fn only_waits(state: &ThreadState, results: &BTreeMap<TaskId, TaskResult>) -> bool {
+    let asks = |result: &TaskResult| {
+        matches!(result, TaskResult::Interrupted { .. }) || !result.raised().is_empty()
+    };
+    let pauses = |result: &TaskResult| matches!(result, TaskResult::Paused(_));
+    // Those of a run that has failed do not wait for their time any more.
+    failed_before(state).is_none()
+        && !results.values().any(asks)
+        && (results.values().any(pauses) || state.is_paused())
 }
 
 /// How the node of a finished task failed, if an error handler wrote in its place.

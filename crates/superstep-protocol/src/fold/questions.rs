@@ -6,7 +6,7 @@
 use serde_json::Value;
 use superstep_graph::InterruptId;
 
-use super::runs::drop_empty_rounds;
+use super::runs::{drop_empty_rounds, end_pauses};
 use crate::{
     ids::CommandId,
     record::{CommandRef, Raised, Record, RunError},
@@ -174,6 +174,7 @@ pub(super) fn expire(state: &mut ThreadState, interrupt: &InterruptId) {
         };
     }
     drop_empty_rounds(state);
+    end_pauses(state);
     if let Some(run) = &mut state.run {
         run.error = Some(error);
         run.status = RunStatus::Timeout;

@@ -7,6 +7,7 @@ use superstep_graph::TaskId;
 
 use crate::{
     ids::{Dispatch, Head, RunId},
+    pause::{Pause, Paused},
     record::{Base, CommandRef, Terms},
     state::{Asked, Decision, Progress, Run, ThreadState},
     status::RunStatus,
@@ -47,7 +48,7 @@ pub(super) fn close_or_end(state: &mut ThreadState, head: Head) {
 /// Untracked values live as long as their run: one that goes on after it stopped reads them as
 /// absent. While another round of the thread is open the run has not stopped.
 pub(super) fn forget_untracked(state: &mut ThreadState) {
-    if state.rounds.is_empty() {
+    if state.rounds.is_empty() && !state.is_paused() {
         state.checkpoint.untracked.clear();
     }
 }
@@ -103,10 +104,51 @@ pub(super) fn set_status(state: &mut ThreadState, status: RunStatus) {
     }
 }
 
-/// Ends the run, unless another round of the thread is still open: then that one's end does.
+/// Ends the run, unless another round of the thread is still open or a task waits for a time: then
+/// the end of that does.
 pub(super) fn end_run(state: &mut ThreadState, status: RunStatus) {
-    if state.rounds.is_empty() {
+    if state.rounds.is_empty() && !state.is_paused() {
         set_status(state, status);
+    }
+}
+
+/// A task waits for a time, unless its run has failed meanwhile: then it waits for a retry.
+pub(super) fn pause(state: &mut ThreadState, at: usize, paused: &Paused) {
+    let failed = state.run.as_ref().is_some_and(|run| run.error.is_some());
+    let task = &mut state.tasks[at];
+    let sleeps = paused.sleeps.iter();
+    task.sleeps
+        .extend(sleeps.map(|(name, end)| (name.clone(), *end)));
+    task.attempts = paused.attempts;
+    task.tried_since = paused.since;
+    if let Pause::Retry { error } = &paused.why {
+        task.error = Some(error.clone());
+    }
+    task.progress = if failed {
+        Progress::Waiting
+    } else {
+        Progress::Paused {
+            until: paused.until,
+        }
+    };
+}
+
+/// Nothing goes on by itself any more: tasks that waited for a time wait for a command.
+pub(super) fn end_pauses(state: &mut ThreadState) {
+    for task in &mut state.tasks {
+        if matches!(task.progress, Progress::Paused { .. }) {
+            task.progress = Progress::Waiting;
+        }
+    }
+}
+
+/// A command has these tasks run: attempts from before it do not count.
+pub(super) fn count_anew(state: &mut ThreadState, tasks: &[TaskId]) {
+    for task in &mut state.tasks {
+        if tasks.contains(&task.task.id) {
+            task.attempts = 0;
+            task.tried_since = None;
+        }
     }
 }
 
@@ -160,4 +202,5 @@ pub(super) fn drop_rounds(state: &mut ThreadState) {
             task.progress = Progress::Waiting;
         }
     }
+    end_pauses(state);
 }

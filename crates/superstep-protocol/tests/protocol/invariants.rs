@@ -60,7 +60,9 @@ pub(crate) fn check_log(log: &[Record]) {
                 Some(amended.closes)
             }
             RecordBody::Committed(committed) => Some(committed.closes),
-            RecordBody::Interrupted(parked) | RecordBody::Failed(parked) => Some(parked.closes),
+            RecordBody::Interrupted(parked)
+            | RecordBody::Failed(parked)
+            | RecordBody::Paused(parked) => Some(parked.closes),
             RecordBody::Declined { closes, .. } => Some(*closes),
             _ => None,
         };
@@ -74,7 +76,16 @@ pub(crate) fn check_log(log: &[Record]) {
 /// No state without an owner or a reason.
 pub(crate) fn check_state(state: &ThreadState) {
     let work = work_of(state);
-    assert_eq!(state.is_busy(), !work.is_empty());
+    assert_eq!(state.has_work(), !work.is_empty());
+    assert_eq!(state.is_busy(), state.has_work() || state.is_paused());
+    if state.is_paused() {
+        let run = state.run.as_ref().expect("what pauses runs");
+        assert_eq!(
+            run.status,
+            RunStatus::Running,
+            "a task pauses of a run that is over"
+        );
+    }
     for (dispatch, tasks) in &work {
         let decision = state
             .decision

@@ -12,6 +12,7 @@ mod invariants;
 mod matrix;
 mod meanings;
 mod owed;
+mod pauses;
 mod questions;
 mod refusals;
 mod replay;

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use superstep_graph::InterruptId;
 use superstep_protocol::{
-    Answers, Dispatch, Event, Goto, Head, Nonce, Nothing, Progress, RunError, StateUpdate, Updated,
-    Verdict,
+    Answers, Dispatch, Event, Goto, Head, Nonce, Nothing, Progress, RunError, StateUpdate, Timer,
+    Updated, Verdict,
 };
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     story::{End, Story},
 };
 
-const EVENTS: [&str; 38] = [
+const EVENTS: [&str; 41] = [
     "start",
     "start with null",
     "start of another graph",
@@ -56,6 +56,9 @@ const EVENTS: [&str; 38] = [
     "create",
     "command applied",
     "command fails",
+    "timer of a",
+    "timer of a too early",
+    "timer of the deadline of a",
 ];
 
 /// The dispatch that the state waits for first, else its head, else one that never was.
@@ -298,6 +301,23 @@ fn event(story: &mut Story, name: &str) -> Event {
                 .filter(|_| name == "command applied")
                 .ok_or_else(|| "no such channel".to_owned()),
         },
+        "timer of a" | "timer of a too early" => {
+            if name == "timer of a" {
+                story.now = story.now.plus_ms(120_000);
+            }
+            let state = story.state.as_ref();
+            let task = state.and_then(|state| state.tasks.iter().find(|t| t.task.node == "a"));
+            let task = task.map_or_else(|| "unknown".into(), |task| task.task.id.clone());
+            Event::TimerDue {
+                name: Timer::Task(task).name(),
+            }
+        }
+        "timer of the deadline of a" => {
+            story.now = story.now.plus_ms(120_000);
+            Event::TimerDue {
+                name: Timer::Interrupt(first_question(story, "a")).name(),
+            }
+        }
         other => panic!("no event {other}"),
     }
 }
@@ -390,10 +410,11 @@ fn every_kind_of_event_is_among_the_events() {
             Event::DeadlineReached { .. } => "deadline reached",
             Event::Create { .. } => "create",
             Event::CommandApplied { .. } => "command applied",
+            Event::TimerDue { .. } => "timer due",
             other => panic!("a new kind of event: {other:?}"),
         })
         .collect();
-    assert_eq!(kinds.len(), 12, "{kinds:?}");
+    assert_eq!(kinds.len(), 13, "{kinds:?}");
 }
 
 #[test]

@@ -43,6 +43,10 @@ fn every_story_stands_as_it_should() {
         ("stopped", Thread::Interrupted, Some(Success), 0),
         ("over_the_limit", Thread::Error, Some(Error), 0),
         ("completed", Thread::Idle, Some(Success), 0),
+        ("sleeping", Thread::Busy, Some(Running), 0),
+        ("sleeping_twice", Thread::Busy, Some(Running), 0),
+        ("sleeping_beside_a_question", Thread::Busy, Some(Running), 1),
+        ("asking_in_its_sleep", Thread::Busy, Some(Running), 1),
     ];
     assert_eq!(rows.len(), STATES.len() - 1);
     for (name, thread, run, open) in rows {

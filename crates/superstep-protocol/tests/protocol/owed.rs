@@ -33,7 +33,7 @@ fn last_told(story: &Story) -> Vec<&'static str> {
 
 #[test]
 fn each_kind_of_record_tells_its_events() {
-    let rows: [(&str, &[&str]); 17] = [
+    let rows: [(&str, &[&str]); 21] = [
         ("tombstone", &["thread_deleted"]),
         ("input_asked", &["run_started"]),
         ("starting", &[]),
@@ -55,6 +55,11 @@ fn each_kind_of_record_tells_its_events() {
         ("updated", &["state_updated"]),
         ("over_the_limit", &["run_failed"]),
         ("completed", &["run_completed"]),
+        ("sleeping", &[]),
+        ("sleeping_twice", &[]),
+        // The run goes on by itself.
+        ("sleeping_beside_a_question", &["interrupt"]),
+        ("asking_in_its_sleep", &["interrupt"]),
     ];
     for (name, expected) in rows {
         assert_eq!(last_told(&state(name)), expected, "{name}");
@@ -257,12 +262,14 @@ fn records_that_come_between_owe_no_less() {
 }
 
 #[test]
-fn a_busy_thread_owes_work_and_a_resting_one_none() {
+fn a_thread_with_work_owes_it_and_others_none() {
     for name in STATES.iter().filter(|name| **name != "none") {
         let story = state(name);
         let works = obligations(story.state())
             .iter()
             .any(|owed| matches!(owed, Obligation::Work { .. }));
-        assert_eq!(works, story.state().is_busy(), "{name}");
+        assert_eq!(works, story.state().has_work(), "{name}");
+        let waits = works || story.state().is_paused();
+        assert_eq!(waits, story.state().is_busy(), "{name}");
     }
 }

@@ -5,7 +5,7 @@ use superstep_protocol::Stop;
 use crate::story::{End, Story};
 
 /// Every kind of state, by name.
-pub(crate) const STATES: [&str; 23] = [
+pub(crate) const STATES: [&str; 27] = [
     "none",
     "tombstone",
     "input_asked",
@@ -29,6 +29,10 @@ pub(crate) const STATES: [&str; 23] = [
     "stopped",
     "over_the_limit",
     "completed",
+    "sleeping",
+    "sleeping_twice",
+    "sleeping_beside_a_question",
+    "asking_in_its_sleep",
 ];
 
 /// The story that leads there. Its last questions are of node `a`, then `b`, then `c`.
@@ -134,6 +138,24 @@ pub(crate) fn state(name: &str) -> Story {
             story.start("s1").enter(&["a"]);
             story.round(&[("a", asks)], &[]).answer("r1", "a", 0);
             story.round(&[("a", End::Done)], &[]);
+        }
+        "sleeping" => {
+            story.start("s1").enter(&["a", "b"]);
+            story.round(&[("a", End::Sleeps(60_000)), ("b", End::Done)], &[]);
+        }
+        // b goes on later than a.
+        "sleeping_twice" => {
+            story.start("s1").enter(&["a", "b"]);
+            let ends = [("a", End::Sleeps(60_000)), ("b", End::TriesAgain(300_000))];
+            story.round(&ends, &[]);
+        }
+        "sleeping_beside_a_question" => {
+            story.start("s1").enter(&["a", "b"]);
+            story.round(&[("a", asks), ("b", End::Sleeps(300_000))], &[]);
+        }
+        "asking_in_its_sleep" => {
+            story.start("s1").enter(&["a"]);
+            story.round(&[("a", End::AsksAndSleeps(30_000))], &[]);
         }
         other => panic!("no story of {other}"),
     }

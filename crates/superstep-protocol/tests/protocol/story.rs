@@ -11,9 +11,10 @@ use superstep_graph::{
     ChannelChange, Delta, InterruptId, Namespace, START, Task, TaskId, TaskPath, Write,
 };
 use superstep_protocol::{
-    Answers, Base, Closing, CommandRef, Dispatch, Event, GraphId, Head, Nonce, Profile, Raised,
-    Record, RecordBody, Resume, RunError, Start, StateUpdate, Stop, Superstep, TaskResult, Terms,
-    ThreadId, ThreadState, UnixMillis, Updated, Verdict, close_with, decide, fold,
+    Answers, Base, Closing, CommandRef, Dispatch, Event, GraphId, Head, Nonce, Pause, Paused,
+    Profile, Raised, Record, RecordBody, Resume, RunError, Start, StateUpdate, Stop, Superstep,
+    TaskResult, Terms, ThreadId, ThreadState, Timer, UnixMillis, Updated, Verdict, close_with,
+    decide, fold, sleep_name,
 };
 
 /// How a node ended.
@@ -27,6 +28,12 @@ pub(crate) enum End {
     Fails,
     /// It returned and its path failed.
     PathFails,
+    /// It sleeps so many milliseconds.
+    Sleeps(u64),
+    /// It failed, and is to be tried again after so many milliseconds.
+    TriesAgain(u64),
+    /// It asks its first question and sleeps so many milliseconds beside.
+    AsksAndSleeps(u64),
 }
 
 #[derive(Clone)]
@@ -216,7 +223,35 @@ impl Story {
             }
             End::Fails => TaskResult::failed(error(), None),
             End::PathFails => TaskResult::failed(error(), Some(writes)),
+            End::Sleeps(ms) => TaskResult::Paused(Box::new(self.sleeps(node, ms))),
+            End::AsksAndSleeps(ms) => TaskResult::Paused(Box::new(Paused {
+                raised: vec![self.raised(0)],
+                ..self.sleeps(node, ms)
+            })),
+            End::TriesAgain(ms) => {
+                let error = error();
+                TaskResult::Paused(Box::new(Paused {
+                    attempts: 1,
+                    since: Some(self.now),
+                    ..Paused::new(self.now.plus_ms(ms), Pause::Retry { error })
+                }))
+            }
         }
+    }
+
+    fn sleeps(&self, node: &str, ms: u64) -> Paused {
+        let until = self.now.plus_ms(ms);
+        let name = sleep_name(&self.task(node), 0);
+        Paused {
+            sleeps: BTreeMap::from([(name, until)]),
+            ..Paused::new(until, Pause::Sleep)
+        }
+    }
+
+    /// The timer of a node's task fires.
+    pub(crate) fn timer_event(&self, node: &str) -> Event {
+        let name = Timer::Task(self.task(node)).name();
+        Event::TimerDue { name }
     }
 
     pub(crate) fn raised(&self, index: usize) -> Raised {

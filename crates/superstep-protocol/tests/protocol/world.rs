@@ -13,9 +13,9 @@ use superstep_graph::{
 };
 use superstep_protocol::{
     Answers, Asked, Closing, CommandId, CommandRef, Dispatch, Event, Head, Nonce, Obligation,
-    Profile, Raised, Record, Resume, RunError, Start, StateUpdate, Stop, Superstep, TaskResult,
-    Terms, ThreadId, ThreadState, UnixMillis, Updated, Verdict, close_with, decide, fold,
-    obligations,
+    Pause, Paused, Profile, Raised, Record, Resume, RunError, Start, StateUpdate, Stop, Superstep,
+    TaskResult, Terms, ThreadId, ThreadState, Timer, UnixMillis, Updated, Verdict, close_with,
+    decide, fold, obligations, sleep_name, timers,
 };
 
 use crate::{
@@ -305,17 +305,38 @@ impl World {
             let writes = draw.is_multiple_of(2).then_some(writes);
             return TaskResult::failed(error("node"), writes);
         }
+        let name = sleep_name(task, 0);
+        let sleeps = draw.is_multiple_of(3) && state.sleeps.is_empty();
+        let tries_again = self.failures && state.attempts < 2 && draw.is_multiple_of(13);
+        let slept = state.sleeps.get(&name).copied().unwrap_or(self.now);
+        if tries_again || sleeps || slept > self.now {
+            let until = slept.max(self.now.plus_ms(50));
+            return TaskResult::Paused(Box::new(if tries_again {
+                let error = error("node");
+                Paused {
+                    attempts: state.attempts + 1,
+                    since: Some(self.now),
+                    ..Paused::new(until, Pause::Retry { error })
+                }
+            } else {
+                let until = if sleeps { until } else { slept };
+                let missing = missing.first().filter(|_| draw.is_multiple_of(2));
+                Paused {
+                    sleeps: BTreeMap::from([(name, until)]),
+                    raised: missing
+                        .map(|index| asks(*index, None))
+                        .into_iter()
+                        .collect(),
+                    ..Paused::new(until, Pause::Sleep)
+                }
+            }));
+        }
         if missing.is_empty() {
             return TaskResult::finished(writes);
         }
         let expires_at = draw.is_multiple_of(5).then(|| self.now.plus_ms(100));
-        let asks = |index| Raised {
-            index,
-            id: None,
-            payload: json!(index),
-            expires_at,
-        };
-        TaskResult::interrupted(missing.into_iter().map(asks).collect())
+        let asked = missing.into_iter().map(|index| asks(index, expires_at));
+        TaskResult::interrupted(asked.collect())
     }
 
     fn closing(
@@ -392,7 +413,7 @@ impl World {
         });
         let question = chosen(questions.len(), pick).map(|at| questions[at].clone());
         let value = json!({"from": command.id});
-        Some(match kind % 12 {
+        Some(match kind % 13 {
             0 | 1 => Event::Start(Box::new(Start {
                 command,
                 run,
@@ -433,6 +454,12 @@ impl World {
                 command,
                 reason: None,
             },
+            11 => {
+                let view = view?;
+                let at = chosen(view.tasks.len(), pick)?;
+                let name = Timer::Task(view.tasks[at].task.id.clone()).name();
+                Event::TimerDue { name }
+            }
             _ if pick.is_multiple_of(4) => Event::Delete { command },
             _ => Event::Resume(Box::new(Resume::new(
                 command,
@@ -465,7 +492,7 @@ impl World {
                 trace: None,
             };
             let run = format!("heal{}", self.now.0).into();
-            let event = if view.is_busy() {
+            let event = if view.has_work() {
                 self.work(0, 0, 0xff, 1, false);
                 self.check();
                 continue;
@@ -476,6 +503,10 @@ impl World {
                 Event::DeadlineReached {
                     interrupt: expired.1.id.clone(),
                 }
+            } else if let Some((name, _)) =
+                timers(&view).into_iter().find(|(_, at)| *at <= self.now)
+            {
+                Event::TimerDue { name }
             } else if view.spoiled.is_some() {
                 // Only another checkpoint helps.
                 Event::Update(Box::new(StateUpdate::new(command, json!({}), None)))
@@ -525,6 +556,15 @@ impl World {
 
 fn chosen(count: usize, pick: u8) -> Option<usize> {
     (count > 0).then(|| usize::from(pick) % count)
+}
+
+fn asks(index: usize, expires_at: Option<UnixMillis>) -> Raised {
+    Raised {
+        index,
+        id: None,
+        payload: json!(index),
+        expires_at,
+    }
 }
 
 fn error(what: &str) -> RunError {

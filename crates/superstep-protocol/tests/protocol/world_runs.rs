@@ -97,10 +97,12 @@ fn walks_reach_every_kind_of_record() {
         "deleted",
         "failed",
         "interrupted",
+        "paused",
         "resumed",
         "retried",
         "started",
         "update_asked",
+        "woken",
     ];
     assert_eq!(kinds, expected, "{seen:?}");
     assert!(supersteps > 200, "{seen:?}");

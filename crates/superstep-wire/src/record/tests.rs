@@ -9,8 +9,8 @@ use serde_json::{Map, json};
 use superstep_graph::{Breakpoints, Delta, Lineage, Source, Task, TaskId, TaskPath, Write};
 use superstep_protocol::{
     Amended, AskedCommand, Base, CommandRef, Committed, Durability, Goto, Head, Nonce, Parked,
-    Profile, Raised, RecordBody, Refusal, RunError, StreamMode, Streams, Terms, Then, ThreadId,
-    Trace, TracedWrite, UnixMillis, fold,
+    Pause, Paused, Profile, Raised, RecordBody, Refusal, RunError, StreamMode, Streams, Terms,
+    Then, ThreadId, Trace, TracedWrite, UnixMillis, fold, sleep_name,
 };
 
 use super::*;
@@ -299,6 +299,41 @@ fn grown() -> Vec<(&'static str, Record)> {
         recursion_limit: Some(3),
         terms: terms(),
     };
+    let until = UnixMillis(1_773_484_013_000);
+    let mut waits = parked(None);
+    waits.results = BTreeMap::from([
+        (
+            task().id,
+            TaskResult::Paused(Box::new(Paused {
+                sleeps: BTreeMap::from([(sleep_name(&task().id, 0), until)]),
+                raised: vec![Raised {
+                    index: 0,
+                    id: None,
+                    payload: json!("or now?"),
+                    expires_at: None,
+                }],
+                took: vec![(1, json!("taken"))],
+                child: vec![before.remove(0)],
+                ..Paused::new(until, Pause::Sleep)
+            })),
+        ),
+        (
+            "flaky".into(),
+            TaskResult::Paused(Box::new(Paused {
+                attempts: 2,
+                since: Some(UnixMillis(1_773_480_413_000)),
+                ..Paused::new(until, Pause::Retry { error: error() })
+            })),
+        ),
+        (
+            "inside".into(),
+            TaskResult::Paused(Box::new(Paused::new(until, Pause::Inside))),
+        ),
+    ]);
+    let woken = RecordBody::Woken {
+        run: "run-1".into(),
+        tasks: vec![task().id],
+    };
     let named = [
         ("created", created),
         ("commanded", commanded),
@@ -306,6 +341,8 @@ fn grown() -> Vec<(&'static str, Record)> {
         ("child_updated", child_updated),
         ("interrupted_inside", RecordBody::Interrupted(inside)),
         ("resumed_with_terms", resumed),
+        ("paused", RecordBody::Paused(waits)),
+        ("woken", woken),
     ];
     let record = |body| Record {
         head: head(5),

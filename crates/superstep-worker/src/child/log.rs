@@ -165,7 +165,12 @@ impl Log {
 
     /// Decides on an event and appends what it calls for.
     pub(super) fn apply(&mut self, event: &Event) -> Result<(), Refusal> {
-        match decide(&self.thread, self.state.as_ref(), event, LONG_AGO) {
+        let now = match event {
+            // The time that woke the parent.
+            Event::TimerDue { .. } => self.time,
+            _ => LONG_AGO,
+        };
+        match decide(&self.thread, self.state.as_ref(), event, now) {
             Verdict::Append(body) => {
                 self.append(body);
                 Ok(())

@@ -241,6 +241,15 @@ fn is_last(state: &ThreadState, run: &RunId) -> bool {
 
 /// How the last run of a thread ended; `None` while it goes on.
 fn ended(state: &ThreadState, graph: Option<&Graph>) -> Option<Ended> {
+    // With a task that sleeps the run goes on by itself, but whoever is asked is to know of it.
+    let asks = !state.has_work() && state.open_questions().next().is_some();
+    if state.is_paused() && asks {
+        let (values, _) = output(state, graph);
+        return Some(Ended::Interrupted {
+            interrupts: OpenInterrupt::all_of(state),
+            values,
+        });
+    }
     let run = state.run.as_ref().filter(|_| !state.is_busy())?;
     match run.status {
         RunStatus::Pending | RunStatus::Running => None,

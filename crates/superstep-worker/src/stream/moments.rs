@@ -130,9 +130,11 @@ pub(crate) fn task_ended(
                 with(wrote(graph, writes), "error", json!(error))
             });
         }
-        // A subgraph that stopped at a breakpoint asks nothing, and has told of it.
-        TaskResult::Interrupted { raised, .. } if raised.is_empty() => {}
-        TaskResult::Interrupted { raised, .. } => {
+        // A subgraph that stopped at a breakpoint asks nothing, and has told of it; nor does a
+        // task that waits for a time.
+        TaskResult::Interrupted { .. } | TaskResult::Paused(_) if result.raised().is_empty() => {}
+        TaskResult::Interrupted { .. } | TaskResult::Paused(_) => {
+            let raised = result.raised();
             let asked: Value = raised.iter().map(|raised| question(task, raised)).collect();
             stream.send(
                 StreamMode::Updates,
@@ -193,9 +195,7 @@ pub(crate) fn appended(
                 values(stream, step, graph, &so_far);
             }
             let mut results = parked.results.values();
-            let asks = results.any(
-                |result| matches!(result, TaskResult::Interrupted { raised, .. } if !raised.is_empty()),
-            );
+            let asks = results.any(|result| !result.raised().is_empty());
             if !asks {
                 breakpoint(stream, step);
             }

@@ -69,7 +69,7 @@ fn any_body() -> impl Strategy<Value = RecordBody> {
                 TaskResult::Finished { writes, .. } => {
                     *writes = vec![Write::set("a", wrote.clone())];
                 }
-                TaskResult::Failed { .. } => {}
+                TaskResult::Failed { .. } | TaskResult::Paused(_) => {}
             }
         }
         RecordBody::Interrupted(parked)
