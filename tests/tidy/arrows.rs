@@ -49,7 +49,8 @@ const FENCED: [(&str, &str); 3] = [
 ];
 
 /// What each crate may use of ours. Ports know the pure crates, adapters their port, shells the
-/// ports, and only the composition roots `superstep` and `superstep-cli` know the adapters.
+/// ports, and only the composition roots `superstep` and `superstep-cli` know the adapters. On a
+/// shell only they and the simulator are built.
 const LAYERS: &[(&str, &[&str])] = &[
     ("superstep-graph", &[]),
     ("superstep-macros", &[]),
@@ -100,6 +101,18 @@ const LAYERS: &[(&str, &[&str])] = &[
             "superstep-protocol",
             "superstep-queue",
             "superstep-wire",
+        ],
+    ),
+    // The simulator runs the shell itself, over the ports' memory alone.
+    (
+        "superstep-sim",
+        &[
+            "superstep-checkpoint",
+            "superstep-graph",
+            "superstep-protocol",
+            "superstep-queue",
+            "superstep-wire",
+            "superstep-worker",
         ],
     ),
     (
@@ -274,5 +287,8 @@ fn a_forbidden_arrow_is_found() {
     check("superstep-tests", "superstep-cli", false, 0);
     check("superstep-queue-nats", "superstep-tests", true, 0);
     check("superstep-queue-nats", "superstep-tests", false, 1);
+    check("superstep-sim", "superstep-worker", false, 0);
+    check("superstep-sim", "superstep-checkpoint-redis", false, 1);
+    check("superstep-worker", "superstep-sim", true, 1);
     check("superstep-helpers", "serde", false, 1);
 }

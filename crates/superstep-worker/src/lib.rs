@@ -14,8 +14,6 @@ mod decisions;
 mod effects;
 mod engine;
 mod error;
-#[cfg(test)]
-mod faults;
 mod graphs;
 mod index;
 mod input;

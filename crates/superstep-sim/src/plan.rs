@@ -20,26 +20,26 @@ use superstep_protocol::{Nonce, UnixMillis};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
-use crate::World;
+use superstep_worker::World;
 
 /// How many lines of what happened are kept to be shown when a check fails.
 const TRACE_MAX: usize = 400;
 
 /// Virtual time and nonces by seed.
-pub(super) struct SimWorld {
+pub(crate) struct SimWorld {
     began: Instant,
     nonces: Mutex<StdRng>,
 }
 
 impl SimWorld {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self {
             began: Instant::now(),
             nonces: Mutex::new(StdRng::seed_from_u64(seed ^ 0x5eed)),
         }
     }
 
-    pub(super) fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         self.began.elapsed()
     }
 }
@@ -57,7 +57,7 @@ impl World for SimWorld {
 
 /// What becomes of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fate {
+pub(crate) enum Fate {
     Fine,
     /// It begins late.
     Slow(Duration),
@@ -76,48 +76,48 @@ pub(super) enum Fate {
 }
 
 /// A fate for the call after `skip` others of that label and process.
-pub(super) struct Rule {
-    pub(super) label: &'static str,
-    pub(super) process: Option<usize>,
-    pub(super) skip: usize,
-    pub(super) fate: Fate,
+pub(crate) struct Rule {
+    pub(crate) label: &'static str,
+    pub(crate) process: Option<usize>,
+    pub(crate) skip: usize,
+    pub(crate) fate: Fate,
 }
 
 /// How likely each fate is, in thousandths.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Odds {
-    pub(super) slow: u32,
-    pub(super) refused: u32,
-    pub(super) lost: u32,
-    pub(super) lands_later: u32,
-    pub(super) dies: u32,
+pub(crate) struct Odds {
+    pub(crate) slow: u32,
+    pub(crate) refused: u32,
+    pub(crate) lost: u32,
+    pub(crate) lands_later: u32,
+    pub(crate) dies: u32,
     /// Work messages that are published twice.
-    pub(super) twice: u32,
+    pub(crate) twice: u32,
     /// Answers to deliveries that never reach the queue.
-    pub(super) ack_lost: u32,
+    pub(crate) ack_lost: u32,
     /// Deliveries whose lease ends at once, so that another worker gets them too.
-    pub(super) lease_lost: u32,
+    pub(crate) lease_lost: u32,
     /// Publishes of work that find the stream full.
-    pub(super) full: u32,
+    pub(crate) full: u32,
 }
 
 /// One worker process.
 #[derive(Clone)]
-pub(super) struct Process {
-    pub(super) number: usize,
+pub(crate) struct Process {
+    pub(crate) number: usize,
     alive: CancellationToken,
 }
 
 impl Process {
-    pub(super) fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.alive.cancel();
     }
 
-    pub(super) async fn died(&self) {
+    pub(crate) async fn died(&self) {
         self.alive.cancelled().await;
     }
 
-    pub(super) fn is_dead(&self) -> bool {
+    pub(crate) fn is_dead(&self) -> bool {
         self.alive.is_cancelled()
     }
 
@@ -130,8 +130,8 @@ impl Process {
 }
 
 /// The source of everything that goes wrong in one test.
-pub(super) struct Faults {
-    pub(super) world: std::sync::Arc<SimWorld>,
+pub(crate) struct Faults {
+    pub(crate) world: std::sync::Arc<SimWorld>,
     odds: Odds,
     on: AtomicBool,
     dice: Mutex<StdRng>,
@@ -141,7 +141,7 @@ pub(super) struct Faults {
 }
 
 impl Faults {
-    pub(super) fn new(seed: u64, odds: Odds) -> Self {
+    pub(crate) fn new(seed: u64, odds: Odds) -> Self {
         Self {
             world: std::sync::Arc::new(SimWorld::new(seed)),
             odds,
@@ -153,7 +153,7 @@ impl Faults {
         }
     }
 
-    pub(super) fn new_process(&self) -> Process {
+    pub(crate) fn new_process(&self) -> Process {
         let mut processes = lock(&self.processes);
         *processes += 1;
         Process {
@@ -163,16 +163,16 @@ impl Faults {
     }
 
     /// From now on only what a script says goes wrong.
-    pub(super) fn stop(&self) {
+    pub(crate) fn stop(&self) {
         self.on.store(false, Ordering::SeqCst);
         self.note("-- no more faults --");
     }
 
-    pub(super) fn script(&self, label: &'static str, skip: usize, fate: Fate) {
+    pub(crate) fn script(&self, label: &'static str, skip: usize, fate: Fate) {
         self.script_for(None, label, skip, fate);
     }
 
-    pub(super) fn script_for(
+    pub(crate) fn script_for(
         &self,
         process: Option<usize>,
         label: &'static str,
@@ -188,24 +188,24 @@ impl Faults {
     }
 
     /// Whether everything that was scripted has happened.
-    pub(super) fn script_is_done(&self) -> bool {
+    pub(crate) fn script_is_done(&self) -> bool {
         lock(&self.rules).is_empty()
     }
 
     /// Whether something of so many thousandths happens.
-    pub(super) fn chance(&self, thousandths: u32) -> bool {
+    pub(crate) fn chance(&self, thousandths: u32) -> bool {
         self.on.load(Ordering::SeqCst) && lock(&self.dice).random_range(0..1000) < thousandths
     }
 
-    pub(super) fn odds(&self) -> &Odds {
+    pub(crate) fn odds(&self) -> &Odds {
         &self.odds
     }
 
-    pub(super) fn draw(&self, range: std::ops::Range<u64>) -> u64 {
+    pub(crate) fn draw(&self, range: std::ops::Range<u64>) -> u64 {
         lock(&self.dice).random_range(range)
     }
 
-    pub(super) fn ms(&self, range: std::ops::Range<u64>) -> Duration {
+    pub(crate) fn ms(&self, range: std::ops::Range<u64>) -> Duration {
         Duration::from_millis(self.draw(range))
     }
 
@@ -251,7 +251,7 @@ impl Faults {
 
     /// Makes one call, as its fate has it. `later` is the same call for when it happens after
     /// its caller was told that it failed.
-    pub(super) async fn call<T, E, L>(
+    pub(crate) async fn call<T, E, L>(
         &self,
         process: &Process,
         label: &'static str,
@@ -307,14 +307,14 @@ impl Faults {
     }
 
     /// A place in a worker that is no call: the process may die here.
-    pub(super) async fn reach(&self, process: &Process, label: &'static str) {
+    pub(crate) async fn reach(&self, process: &Process, label: &'static str) {
         let fine = async { Ok::<(), ()>(()) };
         let _ = self
             .call(process, label, || (), fine, || std::future::ready(()))
             .await;
     }
 
-    pub(super) fn note(&self, line: &str) {
+    pub(crate) fn note(&self, line: &str) {
         let mut trace = lock(&self.trace);
         if trace.len() == TRACE_MAX {
             trace.pop_front();
@@ -323,13 +323,13 @@ impl Faults {
     }
 
     /// What happened last, for a person to read.
-    pub(super) fn story(&self) -> String {
+    pub(crate) fn story(&self) -> String {
         let trace = lock(&self.trace);
         trace.iter().cloned().collect::<Vec<_>>().join("\n")
     }
 }
 
 /// A lock that a failed check poisoned is still read for the story.
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -9,11 +9,11 @@ use superstep_queue::CommandKind::{Cancel, Resume, Start};
 use superstep_wire::{Outcome, RefusalKind};
 use tokio::time::sleep;
 
-use super::{
+use crate::{
     plan::Fate,
     rig::{Rig, Setup, block_on, is_done},
 };
-use crate::RunnableGraph;
+use superstep_worker::RunnableGraph;
 
 fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -193,13 +193,17 @@ fn a_command_to_nobody_is_refused_in_time() {
     });
 }
 
-fn with_schema(_: &super::graphs::Stage) -> Vec<RunnableGraph> {
+fn with_schema(_: &crate::graphs::Stage) -> Vec<RunnableGraph> {
     // Two mistakes, each of which quotes the value.
     let schema = json!({"properties": {
         "count": {"allOf": [{"type": "integer"}, {"type": "number"}]},
     }});
-    let node = |_, _| async { Ok(crate::NodeReturn::Update(serde_json::Value::Null)) };
-    vec![super::graphs::alone("strict", node).with_input_schema(schema)]
+    let node = |_, _| async {
+        Ok(superstep_worker::NodeReturn::Update(
+            serde_json::Value::Null,
+        ))
+    };
+    vec![crate::graphs::alone("strict", node).with_input_schema(schema)]
 }
 
 #[test]

@@ -22,12 +22,11 @@ use superstep_protocol::{
 use superstep_queue::{CommandKind, DeliveryBody, EventMessage, Headers, header};
 use superstep_wire::{Outcome, decode, record};
 
-use super::{
+use crate::{
     graphs::INSIDE,
     log::Store,
     plan::{Faults, lock},
 };
-use crate::commands::made_thread;
 
 /// How often a message may be handed over; a command that came early is, many times.
 const ATTEMPTS_MAX: u64 = 150;
@@ -43,15 +42,15 @@ struct Chain {
 
 /// What a check may not ask of a test.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Lenient {
+pub(crate) struct Lenient {
     /// The store steps back: what was told may be gone.
-    pub(super) steps_back: bool,
+    pub(crate) steps_back: bool,
     /// The work stream may be full: work that is owed is acked.
-    pub(super) full: bool,
+    pub(crate) full: bool,
 }
 
 /// What all checks of one test share.
-pub(super) struct Check {
+pub(crate) struct Check {
     store: Arc<Store>,
     faults: Arc<Faults>,
     lenient: Lenient,
@@ -71,7 +70,7 @@ fn now<T>(call: impl Future<Output = Result<T, Error>>) -> T {
 }
 
 impl Check {
-    pub(super) fn new(store: &Arc<Store>, faults: &Arc<Faults>, lenient: Lenient) -> Self {
+    pub(crate) fn new(store: &Arc<Store>, faults: &Arc<Faults>, lenient: Lenient) -> Self {
         Self {
             store: Arc::clone(store),
             faults: Arc::clone(faults),
@@ -88,7 +87,7 @@ impl Check {
         &self.store.log
     }
 
-    pub(super) fn wrong(&self, what: impl Into<String>) {
+    pub(crate) fn wrong(&self, what: impl Into<String>) {
         let what = what.into();
         self.faults.note(&format!("!! {what}"));
         lock(&self.wrong).push(what);
@@ -96,7 +95,7 @@ impl Check {
 
     /// Fails the test with everything that was found wrong so far.
     #[track_caller]
-    pub(super) fn assert_nothing_wrong(&self) {
+    pub(crate) fn assert_nothing_wrong(&self) {
         let wrong = lock(&self.wrong);
         assert!(
             wrong.is_empty(),
@@ -111,14 +110,14 @@ impl Check {
     }
 
     /// A message is handed over again and again: whoever gets it fails, or panics.
-    pub(super) fn handed_over(&self, name: &str, attempt: u64) {
+    pub(crate) fn handed_over(&self, name: &str, attempt: u64) {
         if attempt == ATTEMPTS_MAX {
             self.wrong(format!("{name} is handed over {attempt} times"));
         }
     }
 
     /// The state of a thread as it is in the store.
-    pub(super) fn state(&self, thread: &ThreadId) -> Option<ThreadState> {
+    pub(crate) fn state(&self, thread: &ThreadId) -> Option<ThreadState> {
         self.current(thread).map(|chain| chain.state.clone())
     }
 
@@ -137,7 +136,7 @@ impl Check {
     }
 
     /// A record is in the log, just now or again.
-    pub(super) fn appended(&self, thread: &ThreadId, after: Option<Head>, stored: &StoredRecord) {
+    pub(crate) fn appended(&self, thread: &ThreadId, after: Option<Head>, stored: &StoredRecord) {
         if self.chain(thread, stored.head).is_some() {
             return;
         }
@@ -322,7 +321,7 @@ impl Check {
     }
 
     /// A thread left the watch index.
-    pub(super) fn unwatched(&self, thread: &ThreadId, head: Head) {
+    pub(crate) fn unwatched(&self, thread: &ThreadId, head: Head) {
         let Some(chain) = self.chain(thread, head) else {
             return self.wrong(format!("{thread}: unwatched by {head}, which is in no log"));
         };
@@ -348,14 +347,14 @@ impl Check {
     }
 
     /// The ids of the events of a kind that are in their stream.
-    pub(super) fn events_of(&self, kind: &str) -> Vec<String> {
+    pub(crate) fn events_of(&self, kind: &str) -> Vec<String> {
         let told = lock(&self.told);
         let of_kind = told.iter().filter(|(_, told)| *told == kind);
         of_kind.map(|(id, _)| id.clone()).collect()
     }
 
     /// Events are in their stream.
-    pub(super) fn told(&self, messages: &[EventMessage]) {
+    pub(crate) fn told(&self, messages: &[EventMessage]) {
         for message in messages {
             let id = message.headers[header::MSG_ID].clone();
             let event = decode::event(&message.body).unwrap();
@@ -372,7 +371,7 @@ impl Check {
     }
 
     /// The sender of a command is told its outcome: always the same one.
-    pub(super) fn replied(&self, body: &[u8]) {
+    pub(crate) fn replied(&self, body: &[u8]) {
         let reply = decode::reply(body).unwrap();
         if self.lenient.steps_back {
             return;
@@ -392,7 +391,7 @@ impl Check {
     }
 
     /// A delivery is about to be acked: its effect must be in the store.
-    pub(super) fn acked(&self, kind: &DeliveryBody, headers: &Headers, id: &str, body: &[u8]) {
+    pub(crate) fn acked(&self, kind: &DeliveryBody, headers: &Headers, id: &str, body: &[u8]) {
         match kind {
             DeliveryBody::Command { kind, target } => {
                 let id = headers
@@ -434,7 +433,7 @@ impl Check {
     }
 
     /// Nothing goes on any more: what must be true of `thread` in the end.
-    pub(super) fn at_rest(&self, thread: &ThreadId) {
+    pub(crate) fn at_rest(&self, thread: &ThreadId) {
         let stored = now(self.log().history(thread, None, 10_000));
         let Some(chain) = self.current(thread) else {
             return self.wrong(format!("{thread}: has no log, or one that nobody wrote"));
@@ -476,7 +475,7 @@ impl Check {
     }
 
     /// Nothing goes on any more: what must be true of a command that was sent.
-    pub(super) fn command_at_rest(&self, thread: &ThreadId, id: &CommandId) {
+    pub(crate) fn command_at_rest(&self, thread: &ThreadId, id: &CommandId) {
         let Some(outcome) = now(self.log().outcome(thread, id)) else {
             if self.lenient.steps_back && self.refusal_is_told(thread, id) {
                 // It was told and is done with; that it was is forgotten, as nothing came of it.
@@ -509,12 +508,12 @@ impl Check {
 }
 
 /// The thread that a command is for.
-pub(super) fn thread_of(kind: CommandKind, target: &str, body: &[u8], id: &CommandId) -> ThreadId {
+pub(crate) fn thread_of(kind: CommandKind, target: &str, body: &[u8], id: &CommandId) -> ThreadId {
     if kind != CommandKind::Start {
         return ThreadId::new(target);
     }
     decode::start(body, usize::MAX)
         .ok()
         .and_then(|start| start.thread_id)
-        .map_or_else(|| made_thread(id), ThreadId::from)
+        .map_or_else(|| ThreadId::new(format!("unnamed:{id}")), ThreadId::from)
 }

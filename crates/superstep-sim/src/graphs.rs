@@ -16,14 +16,14 @@ use superstep_graph::{
 use superstep_protocol::GraphId;
 use tokio::time::sleep;
 
-use super::plan::{Faults, Process, lock};
-use crate::{
+use crate::plan::{Faults, Process, lock};
+use superstep_worker::{
     Checkpointer, Graphs, Node, NodeCode, NodeContext, NodeError, NodeReturn, RunnableGraph,
     Subgraph,
 };
 
 /// Every graph.
-pub(super) const GRAPHS: [&str; 7] = [
+pub(crate) const GRAPHS: [&str; 7] = [
     "chain",
     "twice",
     "diamond",
@@ -34,12 +34,12 @@ pub(super) const GRAPHS: [&str; 7] = [
 ];
 
 /// What the names of nodes in subgraphs begin with.
-pub(super) const INSIDE: &str = "in_";
+pub(crate) const INSIDE: &str = "in_";
 
 /// How often each node was entered, by name.
-pub(super) type Runs = Arc<Mutex<BTreeMap<String, usize>>>;
+pub(crate) type Runs = Arc<Mutex<BTreeMap<String, usize>>>;
 
-pub(super) fn id(name: &str) -> GraphId {
+pub(crate) fn id(name: &str) -> GraphId {
     GraphId {
         name: name.into(),
         version: "1".into(),
@@ -48,12 +48,12 @@ pub(super) fn id(name: &str) -> GraphId {
 
 /// What the nodes of one process share.
 #[derive(Clone)]
-pub(super) struct Stage {
-    pub(super) faults: Arc<Faults>,
-    pub(super) process: Process,
-    pub(super) runs: Runs,
+pub(crate) struct Stage {
+    pub(crate) faults: Arc<Faults>,
+    pub(crate) process: Process,
+    pub(crate) runs: Runs,
     /// The longest that a node takes between two of its steps.
-    pub(super) node_ms_max: u64,
+    pub(crate) node_ms_max: u64,
 }
 
 impl Stage {
@@ -67,7 +67,7 @@ impl Stage {
         self.faults.reach(&self.process, "node").await;
     }
 
-    pub(super) fn count(&self, what: &str) {
+    pub(crate) fn count(&self, what: &str) {
         *lock(&self.runs).entry(what.to_owned()).or_default() += 1;
     }
 
@@ -206,7 +206,7 @@ impl Stage {
         })
     }
 
-    pub(super) fn graphs(&self, names: &[&str]) -> Graphs {
+    pub(crate) fn graphs(&self, names: &[&str]) -> Graphs {
         let mut graphs = Graphs::new();
         for name in names {
             graphs.add(self.graph(name));
@@ -216,7 +216,7 @@ impl Stage {
 }
 
 /// A graph of one node `n`, which goes to the end.
-pub(super) fn alone(name: &str, node: impl Node) -> RunnableGraph {
+pub(crate) fn alone(name: &str, node: impl Node) -> RunnableGraph {
     let mut builder = GraphBuilder::new();
     builder
         .channel("log", ChannelKind::Reduce(Reducer::Append))
@@ -231,18 +231,18 @@ pub(super) fn alone(name: &str, node: impl Node) -> RunnableGraph {
 }
 
 /// What a node appends to `log`.
-pub(super) fn entry(ctx: &NodeContext, answers: &[Value]) -> NodeReturn {
+pub(crate) fn entry(ctx: &NodeContext, answers: &[Value]) -> NodeReturn {
     let entry = json!({"node": ctx.node(), "task": ctx.task_id(), "answers": answers});
     NodeReturn::Update(json!({"log": [entry]}))
 }
 
 /// The answer to a question: a function of what it asks, and of who answers.
-pub(super) fn answer_to(payload: &Value, by: &str) -> Value {
+pub(crate) fn answer_to(payload: &Value, by: &str) -> Value {
     json!({"to": payload, "by": by})
 }
 
 /// The values of a thread without what may differ from run to run: tasks and who answered.
-pub(super) fn comparable(values: &serde_json::Map<String, Value>) -> Value {
+pub(crate) fn comparable(values: &serde_json::Map<String, Value>) -> Value {
     let mut values = values.clone();
     values.remove("note");
     let mut values = Value::Object(values);

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::{
+use crate::{
     plan::Fate,
     rig::{Rig, Setup, block_on, settings},
 };

@@ -10,13 +10,13 @@ use superstep_queue::CommandKind::{Cancel, Resume, Retry, Update};
 use superstep_wire::{Outcome, RefusalKind};
 use tokio::time::sleep;
 
-use super::{
+use crate::{
     check::Lenient,
     graphs::{Stage, alone, entry, id},
     plan::{Fate, Odds},
     rig::{Rig, Setup, block_on, is_done, settings},
 };
-use crate::{Node, NodeContext, NodeError, NodeReturn, RunnableGraph, Sending};
+use superstep_worker::{Node, NodeContext, NodeError, NodeReturn, RunnableGraph, Sending};
 
 fn secs(secs: u64) -> Duration {
     Duration::from_secs(secs)
@@ -322,7 +322,10 @@ fn late_results_do_not_bring_a_deleted_thread_back() {
             .await;
             sleep(secs(1)).await;
             let deleted = rig.client().delete(&"t".into(), &Sending::default()).await;
-            assert!(matches!(deleted, Ok(crate::Sent::Accepted { .. })));
+            assert!(matches!(
+                deleted,
+                Ok(superstep_worker::Sent::Accepted { .. })
+            ));
             let tombstone = rig.state("t").unwrap();
             sleep(secs(20)).await;
             rig.quiet().await;

@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::Value;
 
-use super::{
+use crate::{
     plan::{Fate, Odds, lock},
     rig::{Rig, Setup, block_on, settings},
 };

@@ -22,34 +22,34 @@ use superstep_queue::{
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::{
+use crate::{
     check::{Check, Lenient, thread_of},
     graphs::{GRAPHS, Runs, Stage, answer_to},
     log::{FaultyLog, Store},
     plan::{Faults, Odds, Process, lock},
     queue::{Broker, FaultyQueue},
 };
-use crate::{Client, Error, Limits, RunnableGraph, Threads, Worker, WorkerSettings};
+use superstep_worker::{Client, Error, Limits, RunnableGraph, Threads, Worker, WorkerSettings};
 
 /// The longest that anything may take, in virtual time.
 const DEADLINE: Duration = Duration::from_secs(1200);
 
 /// How a test is set up.
 #[derive(Clone, Debug)]
-pub(super) struct Setup {
-    pub(super) seed: u64,
-    pub(super) workers: usize,
+pub(crate) struct Setup {
+    pub(crate) seed: u64,
+    pub(crate) workers: usize,
     /// The graphs that the workers hold.
-    pub(super) graphs: Vec<&'static str>,
+    pub(crate) graphs: Vec<&'static str>,
     /// Graphs of the test's own.
-    pub(super) own: fn(&Stage) -> Vec<RunnableGraph>,
-    pub(super) odds: Odds,
-    pub(super) lenient: Lenient,
-    pub(super) durable_after: Duration,
-    pub(super) settings: WorkerSettings,
-    pub(super) node_ms_max: u64,
+    pub(crate) own: fn(&Stage) -> Vec<RunnableGraph>,
+    pub(crate) odds: Odds,
+    pub(crate) lenient: Lenient,
+    pub(crate) durable_after: Duration,
+    pub(crate) settings: WorkerSettings,
+    pub(crate) node_ms_max: u64,
     /// Whether the command stream knows a command that is published again.
-    pub(super) dedupes: bool,
+    pub(crate) dedupes: bool,
 }
 
 impl Default for Setup {
@@ -70,7 +70,7 @@ impl Default for Setup {
 }
 
 /// Settings with which a small test meets snapshots, blobs and run-ahead.
-pub(super) fn settings() -> WorkerSettings {
+pub(crate) fn settings() -> WorkerSettings {
     WorkerSettings {
         store_retry: Duration::from_secs(3),
         limits: Limits {
@@ -83,23 +83,23 @@ pub(super) fn settings() -> WorkerSettings {
 }
 
 /// The shared world of one test.
-pub(super) struct Rig {
-    pub(super) setup: Setup,
-    pub(super) faults: Arc<Faults>,
-    pub(super) store: Arc<Store>,
-    pub(super) broker: Arc<Broker>,
-    pub(super) check: Arc<Check>,
-    pub(super) runs: Runs,
-    pub(super) shutdown: CancellationToken,
+pub(crate) struct Rig {
+    pub(crate) setup: Setup,
+    pub(crate) faults: Arc<Faults>,
+    pub(crate) store: Arc<Store>,
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) check: Arc<Check>,
+    pub(crate) runs: Runs,
+    pub(crate) shutdown: CancellationToken,
     /// Set once nothing goes wrong any more.
-    pub(super) calm: CancellationToken,
+    pub(crate) calm: CancellationToken,
     sent: Mutex<Vec<(ThreadId, CommandId)>>,
     threads: Threads,
 }
 
 impl Rig {
     /// The store and the queue, with no worker yet.
-    pub(super) fn new(setup: Setup) -> Arc<Self> {
+    pub(crate) fn new(setup: Setup) -> Arc<Self> {
         let faults = Arc::new(Faults::new(setup.seed, setup.odds.clone()));
         let store = Arc::new(Store::new(&faults, setup.durable_after));
         let window = if setup.dedupes { 120 } else { 0 };
@@ -138,7 +138,7 @@ impl Rig {
     }
 
     /// The store, the queue and the workers.
-    pub(super) fn start(setup: Setup) -> Arc<Self> {
+    pub(crate) fn start(setup: Setup) -> Arc<Self> {
         let rig = Self::new(setup);
         for _ in 0..rig.setup.workers {
             rig.add_worker();
@@ -147,7 +147,7 @@ impl Rig {
     }
 
     /// A worker that is started again whenever it dies.
-    pub(super) fn add_worker(self: &Arc<Self>) {
+    pub(crate) fn add_worker(self: &Arc<Self>) {
         let rig = Arc::clone(self);
         tokio::spawn(async move {
             while !rig.shutdown.is_cancelled() {
@@ -168,7 +168,7 @@ impl Rig {
     }
 
     /// One worker in `process`.
-    pub(super) fn worker(&self, process: &Process) -> Worker {
+    pub(crate) fn worker(&self, process: &Process) -> Worker {
         let stage = Stage {
             faults: Arc::clone(&self.faults),
             process: process.clone(),
@@ -189,7 +189,7 @@ impl Rig {
         )
     }
 
-    pub(super) fn log_of(&self, process: &Process) -> FaultyLog {
+    pub(crate) fn log_of(&self, process: &Process) -> FaultyLog {
         FaultyLog {
             store: Arc::clone(&self.store),
             faults: Arc::clone(&self.faults),
@@ -198,7 +198,7 @@ impl Rig {
         }
     }
 
-    pub(super) fn queue_of(&self, process: &Process) -> FaultyQueue {
+    pub(crate) fn queue_of(&self, process: &Process) -> FaultyQueue {
         FaultyQueue {
             broker: Arc::clone(&self.broker),
             faults: Arc::clone(&self.faults),
@@ -208,7 +208,7 @@ impl Rig {
     }
 
     /// A client of the library's own.
-    pub(super) fn client(&self) -> Client {
+    pub(crate) fn client(&self) -> Client {
         let process = self.faults.new_process();
         Client::with_world(
             Arc::new(self.log_of(&process)),
@@ -219,12 +219,12 @@ impl Rig {
     }
 
     /// Publishes a command, and remembers that it must come to an outcome.
-    pub(super) async fn send(&self, kind: CommandKind, target: &str, id: &str, body: &Value) {
+    pub(crate) async fn send(&self, kind: CommandKind, target: &str, id: &str, body: &Value) {
         self.send_bytes(kind, target, id, Bytes::from(body.to_string()))
             .await;
     }
 
-    pub(super) async fn send_bytes(&self, kind: CommandKind, target: &str, id: &str, body: Bytes) {
+    pub(crate) async fn send_bytes(&self, kind: CommandKind, target: &str, id: &str, body: Bytes) {
         let command = CommandId::new(id);
         let thread = thread_of(kind, target, &body, &command);
         self.faults
@@ -239,7 +239,7 @@ impl Rig {
             headers,
             body,
         };
-        let now = crate::World::now(&*self.faults.world);
+        let now = superstep_worker::World::now(&*self.faults.world);
         self.broker.publish(&message, now).await;
         let mut sent = lock(&self.sent);
         if !sent.contains(&(thread.clone(), command.clone())) {
@@ -248,12 +248,12 @@ impl Rig {
     }
 
     /// The state of a thread as it is in the store.
-    pub(super) fn state(&self, thread: &str) -> Option<ThreadState> {
+    pub(crate) fn state(&self, thread: &str) -> Option<ThreadState> {
         self.check.state(&thread.into())
     }
 
     /// Waits until the thread's state is so.
-    pub(super) async fn until(
+    pub(crate) async fn until(
         &self,
         thread: &str,
         what: &str,
@@ -274,14 +274,14 @@ impl Rig {
         found.unwrap_or_else(|_| panic!("{thread} is never {what}\n{}", self.faults.story()))
     }
 
-    pub(super) async fn is_decided(&self, thread: &str, command: &str) -> bool {
+    pub(crate) async fn is_decided(&self, thread: &str, command: &str) -> bool {
         let (thread, command) = (ThreadId::new(thread), CommandId::new(command));
         let kept = self.threads.log().outcome(&thread, &command).await;
         kept.unwrap().is_some()
     }
 
     /// The outcome of a command, once it has one.
-    pub(super) async fn outcome(&self, thread: &str, command: &str) -> superstep_wire::Reply {
+    pub(crate) async fn outcome(&self, thread: &str, command: &str) -> superstep_wire::Reply {
         let (id, command) = (ThreadId::new(thread), CommandId::new(command));
         let found = timeout(DEADLINE, async {
             loop {
@@ -298,7 +298,7 @@ impl Rig {
     }
 
     /// Waits until no message is held by the queue and nothing went wrong on the way.
-    pub(super) async fn quiet(&self) {
+    pub(crate) async fn quiet(&self) {
         let deadline = Instant::now() + DEADLINE;
         loop {
             self.check.assert_nothing_wrong();
@@ -322,7 +322,7 @@ impl Rig {
     }
 
     /// Waits for silence and checks what must be true of threads and commands then.
-    pub(super) async fn rest(&self) {
+    pub(crate) async fn rest(&self) {
         self.quiet().await;
         let sent = lock(&self.sent).clone();
         for (thread, command) in &sent {
@@ -335,14 +335,14 @@ impl Rig {
     }
 
     /// Starts a thread whose input is `input`.
-    pub(super) async fn begin(&self, graph: &str, thread: &str, input: Value) {
+    pub(crate) async fn begin(&self, graph: &str, thread: &str, input: Value) {
         let body = json!({"thread_id": thread, "input": input});
         let id = format!("{thread}-start");
         self.send(CommandKind::Start, graph, &id, &body).await;
     }
 
     /// Starts a thread and answers each of its questions once, until it has completed.
-    pub(super) async fn see_through(&self, graph: &str, thread: &str) {
+    pub(crate) async fn see_through(&self, graph: &str, thread: &str) {
         self.begin(graph, thread, json!({"count": 4})).await;
         let mut answered = BTreeSet::new();
         loop {
@@ -360,7 +360,7 @@ impl Rig {
     }
 
     /// Answers a question by its id.
-    pub(super) async fn answer(&self, thread: &str, question: &Question) {
+    pub(crate) async fn answer(&self, thread: &str, question: &Question) {
         let id = format!("{thread}-answer-{}", question.id);
         let value = answer_to(&question.payload, &id);
         let body = json!({"resume": value, "interrupt_id": question.id});
@@ -368,14 +368,14 @@ impl Rig {
     }
 
     /// The checkpoints of a thread, oldest first: source, step, values and what came next.
-    pub(super) async fn checkpoints(&self, thread: &str) -> Vec<(String, i64, Value, Vec<String>)> {
+    pub(crate) async fn checkpoints(&self, thread: &str) -> Vec<(String, i64, Value, Vec<String>)> {
         let history = self.threads.history(&thread.into(), None, 1000).await;
         let mut views: Vec<_> = history
             .unwrap()
             .into_iter()
             .map(|view| {
                 let next = view.next.iter().map(ToString::to_string).collect();
-                let values = super::graphs::comparable(&view.values);
+                let values = crate::graphs::comparable(&view.values);
                 (view.source.to_owned(), view.step, values, next)
             })
             .collect();
@@ -384,20 +384,20 @@ impl Rig {
     }
 
     /// Does what a reconciler would do: performs what watched threads owe.
-    pub(super) async fn recover(&self) -> Result<usize, Error> {
+    pub(crate) async fn recover(&self) -> Result<usize, Error> {
         let process = self.faults.new_process();
         self.faults.note("-- recover --");
         self.worker(&process).recover().await
     }
 
-    pub(super) fn runs_of(&self, node: &str) -> usize {
+    pub(crate) fn runs_of(&self, node: &str) -> usize {
         let runs: BTreeMap<_, _> = lock(&self.runs).clone();
         runs.get(node).copied().unwrap_or(0)
     }
 }
 
 /// Whether a thread has reached its graph's end.
-pub(super) fn is_done(state: &ThreadState) -> bool {
+pub(crate) fn is_done(state: &ThreadState) -> bool {
     let succeeded = |run: &Run| run.status == RunStatus::Success;
     !state.is_busy() && state.tasks.is_empty() && state.run.as_ref().is_some_and(succeeded)
 }
@@ -413,7 +413,7 @@ fn unanswered<'a>(
 }
 
 /// Runs a test in a world of its own, with virtual time.
-pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
+pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)

@@ -12,7 +12,7 @@ use superstep_protocol::ThreadState;
 use superstep_queue::CommandKind;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::{
+use crate::{
     check::Lenient,
     graphs::{GRAPHS, answer_to, comparable},
     plan::{Faults, Odds},

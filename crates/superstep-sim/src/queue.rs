@@ -23,7 +23,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::{
+use crate::{
     check::Check,
     plan::{Faults, Process, lock},
 };
@@ -32,8 +32,8 @@ use super::{
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The queue that all processes share, and when its commands were published.
-pub(super) struct Broker {
-    pub(super) queue: MemoryQueue,
+pub(crate) struct Broker {
+    pub(crate) queue: MemoryQueue,
     published: Mutex<BTreeMap<String, UnixMillis>>,
     /// Rings when something may have become deliverable; who waited first is woken first, so
     /// that a seed always tells the same story.
@@ -41,7 +41,7 @@ pub(super) struct Broker {
 }
 
 impl Broker {
-    pub(super) fn new(queue: MemoryQueue) -> Self {
+    pub(crate) fn new(queue: MemoryQueue) -> Self {
         Self {
             queue,
             published: Mutex::default(),
@@ -49,7 +49,7 @@ impl Broker {
         }
     }
 
-    pub(super) async fn publish(&self, command: &CommandMessage, now: UnixMillis) -> Published {
+    pub(crate) async fn publish(&self, command: &CommandMessage, now: UnixMillis) -> Published {
         let published = self.queue.publish_command(command).await.unwrap();
         lock(&self.published)
             .entry(published.id.clone())
@@ -61,11 +61,11 @@ impl Broker {
 
 /// The queue as one process meets it.
 #[derive(Clone)]
-pub(super) struct FaultyQueue {
-    pub(super) broker: Arc<Broker>,
-    pub(super) faults: Arc<Faults>,
-    pub(super) check: Arc<Check>,
-    pub(super) process: Process,
+pub(crate) struct FaultyQueue {
+    pub(crate) broker: Arc<Broker>,
+    pub(crate) faults: Arc<Faults>,
+    pub(crate) check: Arc<Check>,
+    pub(crate) process: Process,
 }
 
 fn unavailable() -> Error {

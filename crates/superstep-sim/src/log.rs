@@ -21,7 +21,7 @@ use superstep_checkpoint::{
 use superstep_graph::TaskId;
 use superstep_protocol::{CommandId, Dispatch, GraphId, Head, Nonce, ThreadId, UnixMillis};
 
-use super::{
+use crate::{
     check::Check,
     plan::{Faults, Process, lock},
 };
@@ -30,18 +30,18 @@ use super::{
 const STEP_BACK_MAX: Duration = Duration::from_secs(1);
 
 /// The store that all processes share.
-pub(super) struct Store {
-    pub(super) log: MemoryLog,
+pub(crate) struct Store {
+    pub(crate) log: MemoryLog,
     /// How long an append takes to be durable; zero if the store never steps back.
-    pub(super) durable_after: Duration,
+    pub(crate) durable_after: Duration,
     images: Mutex<VecDeque<(Duration, Image)>>,
     faults: Arc<Faults>,
 }
 
 impl Store {
-    pub(super) fn new(faults: &Arc<Faults>, durable_after: Duration) -> Self {
+    pub(crate) fn new(faults: &Arc<Faults>, durable_after: Duration) -> Self {
         let world = Arc::clone(&faults.world);
-        let log = MemoryLog::with_clock(Arc::new(move || crate::World::now(&*world)));
+        let log = MemoryLog::with_clock(Arc::new(move || superstep_worker::World::now(&*world)));
         Self {
             log,
             durable_after,
@@ -67,7 +67,7 @@ impl Store {
     }
 
     /// Forgets the last `changes` changes, of those that are young enough to be lost.
-    pub(super) fn step_back(&self, changes: usize) -> bool {
+    pub(crate) fn step_back(&self, changes: usize) -> bool {
         let now = self.faults.world.elapsed();
         let mut images = lock(&self.images);
         images.retain(|(at, _)| *at + STEP_BACK_MAX >= now);
@@ -84,11 +84,11 @@ impl Store {
 
 /// The store as one process meets it.
 #[derive(Clone)]
-pub(super) struct FaultyLog {
-    pub(super) store: Arc<Store>,
-    pub(super) faults: Arc<Faults>,
-    pub(super) check: Arc<Check>,
-    pub(super) process: Process,
+pub(crate) struct FaultyLog {
+    pub(crate) store: Arc<Store>,
+    pub(crate) faults: Arc<Faults>,
+    pub(crate) check: Arc<Check>,
+    pub(crate) process: Process,
 }
 
 fn unavailable() -> Error {
