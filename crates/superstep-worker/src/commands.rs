@@ -80,6 +80,10 @@ impl Commands {
                             thread_id = %asked.thread, command_id = %command.id,
                             record = %record.head, kind = kind.as_str(), "accepted"
                         );
+                        self.engine
+                            .threads
+                            .health()
+                            .decided(kind.as_str(), "accepted");
                         self.tell_end(&state.state, &record);
                         self.effects
                             .perform(&mut state, Some(&record), Publish::Of(record.head))
@@ -202,6 +206,8 @@ impl Commands {
         );
         self.tell_refusal(kind, asked, command, &refusal).await?;
         self.answer(delivery, bytes).await;
+        let health = self.engine.threads.health();
+        health.decided(kind.as_str(), refusal.kind.as_str());
         Ok(Handled::Ack)
     }
 
@@ -256,6 +262,10 @@ impl Commands {
             };
         }
         self.answer(delivery, outcome).await;
+        self.engine
+            .threads
+            .health()
+            .decided(kind.as_str(), "repeated");
         Ok(handled)
     }
 

@@ -118,12 +118,12 @@ impl Effects {
         for version in untold {
             match last.filter(|record| record.head.version == version) {
                 Some(record) if version == thread.state.head.version => {
-                    self.add_events(record, &thread.state, &mut messages)?;
+                    self.add_events(record, &thread.state, true, &mut messages)?;
                 }
                 _ => {
                     let found = self.threads.at(&thread.state.thread, version).await?;
                     if let Some((record, state)) = found {
-                        self.add_events(&record, &state, &mut messages)?;
+                        self.add_events(&record, &state, false, &mut messages)?;
                     } else {
                         warn!(
                             thread_id = %thread.state.thread, version,
@@ -144,6 +144,7 @@ impl Effects {
         &self,
         record: &Record,
         state: &ThreadState,
+        is_new: bool,
         messages: &mut Vec<EventMessage>,
     ) -> Result<(), Error> {
         let resume = self
@@ -152,6 +153,9 @@ impl Effects {
         let values_max = self.threads.limits().event_values_bytes_max;
         let body_max = self.queue.body_bytes_max();
         for told in events(record, state) {
+            if is_new {
+                self.threads.health().told(&state.graph.name, &told.data);
+            }
             let mut event = outward::event(&told, &state.thread, &state.graph, &resume);
             event.checkpoint_id = state.saved.map(|(head, time)| checkpoint_id(head, time));
             if event

@@ -15,10 +15,12 @@ mod effects;
 mod engine;
 mod error;
 mod graphs;
+mod health;
 mod index;
 mod input;
 mod inside;
 mod local;
+mod meter;
 mod node;
 mod panics;
 mod policies;
@@ -42,8 +44,12 @@ pub use client::{
 pub use clock::{SharedWorld, SystemWorld, World};
 pub use error::{Error, ErrorKind, chain};
 pub use graphs::{Checkpointer, Graphs, MissingNode, NodeCode, RunnableGraph, Subgraph};
+pub use health::{
+    Doing, Health, HealthSettings, LoopFacts, Probe, Snapshot, Stage, Verdict, verdict,
+};
 pub use input::InputSchema;
 pub use local::{GoOn, Local, RunOptions, RunOutput, UpdateOptions, answers};
+pub use meter::{Measure, Meter};
 pub use node::{
     BoxFuture, Interrupt, Node, NodeContext, NodeError, NodeFailure, NodeReturn, TaskInfo,
 };

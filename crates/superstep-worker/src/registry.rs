@@ -40,9 +40,9 @@ impl Registry {
     pub(crate) async fn register(threads: &Threads, graphs: &Graphs) -> Result<(), Error> {
         for graph in graphs.iter() {
             let about = Bytes::from(graph.about().to_string());
+            let registered = threads.log().register(graph.id(), about);
             threads
-                .log()
-                .register(graph.id(), about)
+                .noted("other", registered)
                 .await
                 .map_err(Error::Store)?;
         }

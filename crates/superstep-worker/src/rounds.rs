@@ -63,6 +63,7 @@ impl Running {
             inside: Inside::root(tasks_max, Some(progress.clone())),
             at_once: self.at_once,
             slots: self.slots.clone(),
+            health: progress.health().clone(),
         }
     }
 }
@@ -133,6 +134,15 @@ enum Ran<'a> {
     Failed(&'a Task, Attempted, Option<NodeFailure>),
 }
 
+impl Ran<'_> {
+    fn result(&self) -> &TaskResult {
+        match self {
+            Self::Ended(_, result) => result,
+            Self::Failed(_, attempted, _) => &attempted.result,
+        }
+    }
+}
+
 /// Tasks of one superstep.
 struct Round<'a> {
     graph: &'a RunnableGraph,
@@ -162,7 +172,8 @@ impl<'a> Round<'a> {
             node = task.node.as_str(),
             attempt = self.given.number,
         );
-        async {
+        let began = tokio::time::Instant::now();
+        let ran = async {
             let attempted = try_task(self.graph, self.state, task, self.given).await?;
             let failure = failure(self.graph, task, &attempted);
             if self.in_order && matches!(attempted.result, TaskResult::Failed { .. }) {
@@ -172,7 +183,11 @@ impl<'a> Round<'a> {
             Ok(Ran::Ended(task, result))
         }
         .instrument(span)
-        .await
+        .await;
+        let (graph, node) = (&self.state.graph.name, task.node.as_str());
+        let ended = ran.as_ref().ok().map(Ran::result);
+        self.given.health.task_ended(graph, node, began, ended);
+        ran
     }
 
     async fn end(

@@ -24,6 +24,7 @@ use crate::{
     compute::unknown_targets,
     error::{ERROR_CHARS_MAX, shortened},
     graphs::{NodeCode, RunnableGraph},
+    health::Health,
     node::{Before, Node, NodeContext, NodeError, NodeReturn, Offer, TaskInfo},
     panics::{Guarded, caught},
     stream::Stream,
@@ -50,6 +51,8 @@ pub(crate) struct Attempt {
     pub(crate) at_once: Option<NonZeroUsize>,
     /// The worker's slots, where tasks share them with other work.
     pub(crate) slots: Option<Arc<Semaphore>>,
+    /// What is told of how long tasks take.
+    pub(crate) health: Health,
 }
 
 impl Attempt {

@@ -77,6 +77,10 @@ pub struct WorkerSettings {
     pub store_retry: Duration,
     /// How often a registration of graphs is renewed. Default 10 s.
     pub register_every: Duration,
+    /// How long a loop may be without a sign of progress before the worker counts as deaf and
+    /// fails its liveness probe. Default 30 s: six pulls that wait their whole time; at least
+    /// twice `pull_wait`.
+    pub deaf_after: Duration,
     /// How new threads decide.
     pub profile: Profile,
     /// The bounds.
@@ -96,6 +100,7 @@ impl Default for WorkerSettings {
             run_ahead_time: Duration::from_secs(1),
             store_retry: Duration::from_secs(30),
             register_every: Duration::from_secs(10),
+            deaf_after: Duration::from_secs(30),
             profile: Profile::Default,
             limits: Limits::default(),
         }

@@ -22,6 +22,7 @@ use crate::{
     clock::SharedWorld,
     error::Error,
     graphs::Graphs,
+    health::Health,
     index::Indexed,
     settings::Limits,
     view::{Before, CheckpointView},
@@ -60,6 +61,7 @@ pub struct Threads {
     limits: Limits,
     retry: Duration,
     wide: wide::Wide,
+    health: Health,
 }
 
 impl std::fmt::Debug for Threads {
@@ -84,7 +86,20 @@ impl Threads {
             limits,
             retry,
             wide: wide::Wide::default(),
+            health: Health::default(),
         }
+    }
+
+    /// Touches this health, in the place of one that nobody looks at.
+    #[must_use]
+    pub fn with_health(mut self, health: Health) -> Self {
+        self.health = health;
+        self
+    }
+
+    /// What is told of the calls.
+    pub fn health(&self) -> &Health {
+        &self.health
     }
 
     /// The store.
@@ -107,7 +122,9 @@ impl Threads {
     /// # Errors
     /// If the store fails for too long, or the log is not readable.
     pub async fn load(&self, thread: &ThreadId) -> Result<Option<Thread>, Error> {
-        let loaded = self.retrying(thread, || self.log.load(thread)).await?;
+        let loaded = self
+            .retrying_as("load", thread, || self.log.load(thread))
+            .await?;
         let Some(loaded) = loaded else {
             return Ok(None);
         };
@@ -279,15 +296,20 @@ impl Threads {
             self.retrying(thread, || self.log.delete(thread, after, tombstone.clone()))
                 .await?
         } else {
-            self.retrying(thread, || self.log.append(thread, &append))
+            self.retrying_as("append", thread, || self.log.append(thread, &append))
                 .await?
         };
         Ok(match appended {
             Appended::Done => {
                 debug!(thread_id = %thread, record = %head, kind = record.body.kind(), "appended");
+                self.health
+                    .appended(&written.state.graph.name, &record.body);
                 Outcome::Done(Box::new((written, record)))
             }
-            Appended::Moved { .. } => Outcome::Moved,
+            Appended::Moved { .. } => {
+                self.health.conflicted();
+                Outcome::Moved
+            }
             Appended::Decided { outcome } => Outcome::Decided(outcome),
         })
     }
@@ -331,10 +353,25 @@ impl Threads {
         F: Fn() -> Fut,
         Fut: Future<Output = Result<T, superstep_checkpoint::Error>>,
     {
+        self.retrying_as("other", thread, call).await
+    }
+
+    /// As `retrying`; `name` is what is told of the call.
+    async fn retrying_as<T, F, Fut>(
+        &self,
+        name: &'static str,
+        thread: &ThreadId,
+        call: F,
+    ) -> Result<T, Error>
+    where
+        F: Fn() -> Fut,
+        Fut: Future<Output = Result<T, superstep_checkpoint::Error>>,
+    {
         let deadline = tokio::time::Instant::now() + self.retry;
         let mut pause = Duration::from_millis(20);
         loop {
-            match call().await {
+            let called = self.noted(name, call()).await;
+            match called {
                 Ok(value) => return Ok(value),
                 Err(error)
                     if matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Full)
@@ -352,6 +389,22 @@ impl Threads {
                 }
             }
         }
+    }
+
+    /// Awaits one call to the store, and tells what came of it.
+    pub(crate) async fn noted<T>(
+        &self,
+        name: &'static str,
+        call: impl Future<Output = Result<T, superstep_checkpoint::Error>>,
+    ) -> Result<T, superstep_checkpoint::Error> {
+        let began = tokio::time::Instant::now();
+        let called = call.await;
+        let ok = called.as_ref().err().is_none_or(|error| {
+            // What the store refuses, it has answered.
+            !matches!(error.kind(), ErrorKind::Unavailable | ErrorKind::Full)
+        });
+        self.health.store_called(name, began, ok);
+        called
     }
 
     /// The checkpoint of this id, if it is one of the thread's and still in the log; with what

@@ -28,6 +28,7 @@ use crate::{
     engine::Engine,
     error::{Error, ErrorKind, chain},
     graphs::Graphs,
+    health::{Doing, Health, Stage, UsedSlot},
     panics::message_of,
     registry::Registry,
     settings::WorkerSettings,
@@ -94,13 +95,23 @@ impl Worker {
         }
     }
 
+    /// Tells this health how it goes, in the place of one that nobody looks at.
+    #[must_use]
+    pub fn with_health(mut self, health: Health) -> Self {
+        self.threads = self.threads.with_health(health);
+        self
+    }
+
     /// Works until `shutdown`, then drains: stops pulling, finishes what it holds at the next
     /// boundary of a superstep, and hands the rest back when the drain's time is over.
     ///
     /// # Errors
     /// If the streams cannot be set up, or the graphs cannot be registered.
     pub async fn run(self, shutdown: CancellationToken) -> Result<Drained, Error> {
+        let health = self.threads.health().clone();
+        health.reached(Stage::Connected);
         self.queue.setup().await?;
+        health.reached(Stage::StreamsVerified);
         Registry::register(&self.threads, &self.graphs).await?;
         let engine = Engine {
             threads: self.threads.clone(),
@@ -121,7 +132,9 @@ impl Worker {
         // A loop that waits for messages holds a slot: with fewer slots than graphs, one quiet
         // graph would keep another from being pulled.
         let graphs = self.graphs.iter().count();
-        let slots = Arc::new(Semaphore::new(self.settings.concurrency.max(graphs)));
+        let slots = self.settings.concurrency.max(graphs);
+        health.slots(slots);
+        let slots = Arc::new(Semaphore::new(slots));
         let works = Works {
             engine: engine.clone(),
             effects: effects.clone(),
@@ -144,6 +157,9 @@ impl Worker {
             let works = works.clone();
             let handler = move |delivery| work_delivery(works.clone(), delivery);
             let pulling = Pulling {
+                name: graph.id().to_string().into(),
+                is_work: true,
+                threads: self.threads.clone(),
                 slots: Arc::clone(&slots),
                 held: held.clone(),
                 wait: self.settings.pull_wait,
@@ -164,6 +180,9 @@ impl Worker {
             }
         };
         let pulling = Pulling {
+            name: "commands".into(),
+            is_work: false,
+            threads: self.threads.clone(),
             slots: Arc::new(Semaphore::new(COMMANDS_HELD_MAX)),
             held: held.clone(),
             wait: self.settings.pull_wait,
@@ -177,9 +196,11 @@ impl Worker {
             shutdown.clone(),
         ));
         loops.spawn(pay_owed(effects, shutdown.clone()));
+        health.reached(Stage::Working);
         info!(graphs, concurrency = self.settings.concurrency, "working");
 
         shutdown.cancelled().await;
+        health.reached(Stage::Draining);
         info!(held = held.len(), "draining");
         held.close();
         drop(works);
@@ -252,6 +273,10 @@ const BUSY_WAIT: Duration = Duration::from_millis(20);
 const PULL_MAX: usize = 256;
 
 struct Pulling {
+    /// What it is called in measures and verdicts.
+    name: Arc<str>,
+    is_work: bool,
+    threads: Threads,
     slots: Arc<Semaphore>,
     held: TaskTracker,
     wait: Duration,
@@ -265,20 +290,30 @@ where
     F: Future<Output = ()> + Send + 'static,
 {
     let Pulling {
+        name,
+        is_work,
+        threads,
         slots,
         held,
         wait,
         shutdown,
     } = pulling;
     let ack_wait = consumer.ack_wait();
+    let health = threads.health();
     let mut busy = false;
     while !shutdown.is_cancelled() {
-        let first = tokio::select! {
-            biased;
-            slot = Arc::clone(&slots).acquire_owned() => slot,
-            () = shutdown.cancelled() => return,
+        let first = if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
+            slot
+        } else {
+            health.does(&name, Doing::Waiting, ack_wait);
+            let slot = tokio::select! {
+                biased;
+                slot = Arc::clone(&slots).acquire_owned() => slot,
+                () = shutdown.cancelled() => return,
+            };
+            let Ok(slot) = slot else { return };
+            slot
         };
-        let Ok(first) = first else { return };
         // A quiet graph waits with one slot and leaves the others to the busy ones; one that
         // just filled what it asked for takes all that are free, but does not wait with them.
         let mut free = vec![first];
@@ -289,6 +324,7 @@ where
             }
         }
         let max = free.len();
+        health.does(&name, Doing::Pulling, ack_wait);
         let pulled = tokio::select! {
             biased;
             pulled = consumer.pull(max, if busy { BUSY_WAIT } else { wait }) => pulled,
@@ -298,6 +334,7 @@ where
         };
         match pulled {
             Ok(deliveries) => {
+                health.pulled(&name, &deliveries, threads.world().now());
                 busy = deliveries.len() == max || (busy && !deliveries.is_empty());
                 for delivery in deliveries {
                     let Some(slot) = free.pop() else { break };
@@ -305,10 +342,12 @@ where
                         delivery,
                         ack_wait,
                         _slot: slot,
+                        _used: is_work.then(|| health.use_slot()),
                     }));
                 }
             }
             Err(error) => {
+                health.pull_failed(&name);
                 warn!(error = chain(&error), "cannot pull; trying again");
                 tokio::select! {
                     biased;
@@ -325,6 +364,7 @@ struct Held {
     delivery: Delivery,
     ack_wait: Duration,
     _slot: OwnedSemaphorePermit,
+    _used: Option<UsedSlot>,
 }
 
 async fn work_delivery(works: Works, held: Held) {
@@ -367,7 +407,7 @@ async fn work_delivery(works: Works, held: Held) {
 async fn keep(threads: &Threads, acker: &dyn Acker, ack_wait: Duration, holding: &Holding) {
     let every = ack_wait / 3;
     tokio::join!(
-        stay_in_progress(acker, every),
+        stay_in_progress(threads, acker, every),
         watch_over(threads, every, holding)
     );
 }
@@ -378,12 +418,13 @@ fn ticks(every: Duration) -> Interval {
     tick
 }
 
-async fn stay_in_progress(acker: &dyn Acker, every: Duration) {
+async fn stay_in_progress(threads: &Threads, acker: &dyn Acker, every: Duration) {
     let mut tick = ticks(every);
     loop {
         tick.tick().await;
-        if let Err(error) = acker.in_progress().await {
-            debug!(%error, "in-progress was not sent");
+        match acker.in_progress().await {
+            Ok(()) => threads.health().kept(),
+            Err(error) => debug!(%error, "in-progress was not sent"),
         }
     }
 }

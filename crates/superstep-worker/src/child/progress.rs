@@ -24,7 +24,7 @@ use superstep_graph::{TaskId, digest};
 use superstep_protocol::{Dispatch, Record, ThreadId};
 use superstep_wire::record::{ProgressEntry, decode_progress, encode_progress};
 
-use crate::{error::Error, run_task::Stopped, threads::Threads};
+use crate::{error::Error, health::Health, run_task::Stopped, threads::Threads};
 
 /// Why calls of a round stopped by themselves.
 #[derive(Debug)]
@@ -85,6 +85,11 @@ impl Progress {
             call: None,
             took_offer: Arc::default(),
         }
+    }
+
+    /// What is told of the work on it.
+    pub(crate) fn health(&self) -> &Health {
+        self.round.threads.health()
     }
 
     /// Why calls of the round stopped, if they did so by themselves; said once.
