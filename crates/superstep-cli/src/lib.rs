@@ -13,6 +13,7 @@ mod args;
 mod commands;
 mod example;
 mod exit;
+mod health;
 mod json_arg;
 mod logging;
 mod output;

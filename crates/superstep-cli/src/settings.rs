@@ -25,12 +25,14 @@ pub(crate) use checked::{LogFormat, Logging, Place, Settings, duration};
 const FILE: &str = "superstep.toml";
 
 /// What can be set beside the connection.
-const OWN_NAMES: [&str; 12] = [
+const OWN_NAMES: [&str; 14] = [
     "data",
     "sender",
     "concurrency",
     "task_timeout",
     "drain_timeout",
+    "deaf_after",
+    "health_addr",
     "profile",
     "tasks_max",
     "command_bytes_max",

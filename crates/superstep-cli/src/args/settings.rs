@@ -155,6 +155,12 @@ pub(crate) struct WorkerSettingsOnly {
     /// How long to finish what is held when asked to end [default: 25s]
     #[arg(long, value_name = "TIME")]
     pub(crate) drain_timeout: Option<String>,
+    /// Where to answer health probes and metrics, such as 0.0.0.0:8080 [default: off]
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) health_addr: Option<String>,
+    /// How long without progress until the worker counts as deaf [default: 30s]
+    #[arg(long, value_name = "TIME", hide_short_help = true)]
+    pub(crate) deaf_after: Option<String>,
     /// How new threads decide: default, or as langgraph does
     #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub(crate) profile: Option<String>,
@@ -179,6 +185,8 @@ impl WorkerSettingsOnly {
             ("concurrency", &self.concurrency),
             ("task_timeout", &self.task_timeout),
             ("drain_timeout", &self.drain_timeout),
+            ("deaf_after", &self.deaf_after),
+            ("health_addr", &self.health_addr),
             ("profile", &self.profile),
             ("tasks_max", &self.tasks_max),
             ("command_bytes_max", &self.command_bytes_max),

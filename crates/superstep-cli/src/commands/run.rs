@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use crate::{
     app::App,
     exit::{Exit, Failure},
+    health::Endpoint,
     output::{BOLD, DIM, Output},
     reach::Session,
     settings::Place,
@@ -31,9 +32,10 @@ pub(crate) async fn worker(app: &App, session: &Session) -> Result<Exit, Failure
         ))
         .with_hint("superstep dev works on a folder"));
     }
+    let endpoint = endpoint(session).await?;
     let opened = Box::pin(connect_cluster(&session.settings.connect)).await;
     let connected = opened.map_err(|error| session.failure(&error))?;
-    work(app, session, connected).await
+    work(app, session, connected, &endpoint).await
 }
 
 /// A worker with an embedded store.
@@ -42,11 +44,20 @@ pub(crate) async fn dev(app: &App, session: &Session) -> Result<Exit, Failure> {
         Place::Folder(folder) => folder.clone(),
         Place::Cluster { .. } => PathBuf::from(FOLDER),
     };
+    let endpoint = endpoint(session).await?;
     let access = EmbeddedAccess::Worker;
     let opened = Box::pin(open_embedded(&folder, access, &session.settings.connect)).await;
     let connected = opened.map_err(|error| session.failure(&error))?;
     tell_how(app, session.output, &folder.display().to_string())?;
-    work(app, session, connected).await
+    work(app, session, connected, &endpoint).await
+}
+
+/// The health endpoint; it answers before there is a worker, so that a start that waits for a
+/// server can be seen.
+async fn endpoint(session: &Session) -> Result<Endpoint, Failure> {
+    let endpoint = Endpoint::new(&session.settings.worker);
+    endpoint.listen(session.settings.health_addr).await?;
+    Ok(endpoint)
 }
 
 fn tell_how(app: &App, output: Output, folder: &str) -> Result<(), Failure> {
@@ -70,7 +81,12 @@ fn tell_how(app: &App, output: Output, folder: &str) -> Result<(), Failure> {
     output.line(format!("{DIM}Ctrl-C ends it{DIM:#}"))
 }
 
-async fn work(app: &App, session: &Session, connected: Connected) -> Result<Exit, Failure> {
+async fn work(
+    app: &App,
+    session: &Session,
+    connected: Connected,
+    endpoint: &Endpoint,
+) -> Result<Exit, Failure> {
     let graphs: Vec<String> = app.graphs().iter().map(|g| g.id().to_string()).collect();
     if graphs.is_empty() {
         return Err(Failure::usage("this program holds no graph; register one"));
@@ -88,7 +104,9 @@ async fn work(app: &App, session: &Session, connected: Connected) -> Result<Exit
         connected.subjects.clone(),
         Arc::new(SystemWorld),
         session.settings.worker.clone(),
-    );
+    )
+    .with_health(endpoint.health());
+    endpoint.counts_in(&connected.log);
     let shutdown = CancellationToken::new();
     let mut running = tokio::spawn(worker.run(shutdown.clone()));
     let mut signals = Signals::listen()?;

@@ -3,7 +3,7 @@
 //! One pass over all settings. The rule it keeps: it never stops at the first mistake, and what
 //! it gives has no option left that should be set.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use jiff::SignedDuration;
 use superstep::{Limits, Profile, WorkerSettings, connect::ConnectSettings};
@@ -48,6 +48,8 @@ pub(crate) struct Settings {
     /// As they were written; checked when the cluster is reached.
     pub(crate) connect: ConnectSettings,
     pub(crate) worker: WorkerSettings,
+    /// Where the health endpoint listens; nowhere if `None`.
+    pub(crate) health_addr: Option<SocketAddr>,
     pub(crate) sender: Option<String>,
     pub(crate) logging: Logging,
 }
@@ -80,6 +82,7 @@ impl Layers {
                 concurrency: self.number("concurrency", defaults.concurrency, CONCURRENCY_MAX),
                 task_timeout: self.duration("task_timeout", defaults.task_timeout),
                 drain_timeout: self.duration("drain_timeout", defaults.drain_timeout),
+                deaf_after: self.deaf_after(&defaults),
                 profile: self.word(
                     "profile",
                     Profile::Default,
@@ -109,6 +112,7 @@ impl Layers {
                 },
                 ..defaults
             },
+            health_addr: self.address("health_addr"),
             sender: self.value("sender").map(str::to_owned),
             logging: Logging {
                 filter: self.filter(),
@@ -200,6 +204,37 @@ impl Layers {
                 default
             }
         }
+    }
+
+    /// Below two whole pulls a worker that only waits for messages would count as deaf.
+    fn deaf_after(&mut self, defaults: &WorkerSettings) -> Duration {
+        let given = self.duration("deaf_after", defaults.deaf_after);
+        let least = defaults.pull_wait * 2;
+        if given < least {
+            let mistake = format!(
+                "{} is `{}`; it must be {} s or more, as a quiet pull takes half of that",
+                self.called("deaf_after"),
+                self.value("deaf_after").unwrap_or_default(),
+                least.as_secs()
+            );
+            self.wrong(mistake);
+        }
+        given
+    }
+
+    /// An address to listen on; `off` is none.
+    fn address(&mut self, name: &'static str) -> Option<SocketAddr> {
+        let text = self.value(name).filter(|text| *text != "off")?;
+        let address = text.parse();
+        if address.is_err() {
+            let mistake = format!(
+                "{} is `{text}`; write an address with a port, such as 0.0.0.0:8080 or \
+                 127.0.0.1:8080, or off",
+                self.called(name)
+            );
+            self.wrong(mistake);
+        }
+        address.ok()
     }
 
     fn word<T: Copy>(&mut self, name: &'static str, default: T, words: &[(&str, T)]) -> T {

@@ -36,6 +36,7 @@ fn nothing_given_is_the_defaults() {
     assert_eq!(settings.place, Place::Cluster { said: false });
     assert_eq!(settings.worker, superstep::WorkerSettings::default());
     assert_eq!(settings.logging.filter, None);
+    assert_eq!(settings.health_addr, None);
 }
 
 #[test]
@@ -124,4 +125,23 @@ fn times_are_read_with_their_units() {
     for text in ["", "30", "-1s", "0s", "soon", "9999h 9999h"] {
         assert!(duration(text).is_err(), "{text}");
     }
+}
+
+#[test]
+fn the_health_endpoint_is_off_unless_told() {
+    let address = |text| {
+        let settings = layers("", &[("health_addr", text)]).check();
+        settings.unwrap().health_addr
+    };
+    assert_eq!(address("off"), None);
+    let given = address("0.0.0.0:8080").expect("an address");
+    assert_eq!(given.to_string(), "0.0.0.0:8080");
+    wrong(
+        "deaf_after = '9s'",
+        &[("health_addr", "8080")],
+        &[
+            "--health-addr is `8080`; write an address with a port",
+            "deaf_after in s.toml is `9s`; it must be 10 s or more",
+        ],
+    );
 }
