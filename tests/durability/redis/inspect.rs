@@ -149,7 +149,7 @@ async fn entries_that_are_torn_are_told_and_mended() {
     assert!(mended.torn.is_empty(), "{mended:?}");
     assert_eq!(mended.due, kept.due);
     assert_eq!(
-        log.watched(UnixMillis(u64::MAX >> 12), 9)
+        log.watched(UnixMillis(0), UnixMillis(u64::MAX >> 12), 9)
             .await
             .unwrap()
             .len(),

@@ -218,10 +218,16 @@ pub async fn a_reindex_enters_the_watch_with_the_head(log: Log, inspect: Tool) {
         ..Reindex::default()
     };
     assert!(inspect.reindex(&id, one, &truth).await.unwrap());
-    assert_eq!(log.watched(UnixMillis(0), LATER, 10).await.unwrap()[0].head, one);
+    assert_eq!(
+        log.watched(UnixMillis(0), LATER, 10).await.unwrap()[0].head,
+        one
+    );
     let two = must(&log, &id, &next(Some(one), 2)).await;
     assert!(inspect.reindex(&id, two, &truth).await.unwrap());
-    assert_eq!(log.watched(UnixMillis(0), LATER, 10).await.unwrap()[0].head, one);
+    assert_eq!(
+        log.watched(UnixMillis(0), LATER, 10).await.unwrap()[0].head,
+        one
+    );
     assert!(log.unwatch(&id, one).await.unwrap());
 }
 
