@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use serde_json::Value;
+use superstep_protocol::Strategy;
 
 pub(crate) use settings::{GlobalArgs, WorkerArgs, WorkerSettingsOnly};
 
@@ -173,6 +174,12 @@ pub(crate) struct StartArgs {
     /// Go on from this checkpoint instead of the last one; what follows is a branch
     #[arg(long, value_name = "CHECKPOINT")]
     pub(crate) checkpoint: Option<String>,
+    /// If a run of the thread is not over: enqueue [default], reject, interrupt or rollback
+    #[arg(long, value_name = "WORD")]
+    pub(crate) strategy: Option<Strategy>,
+    /// Begin so many seconds from now, not before
+    #[arg(long, value_name = "SECONDS")]
+    pub(crate) after: Option<u32>,
     #[command(flatten)]
     pub(crate) stops: StopArgs,
     /// Wait until the run ends or asks
@@ -263,6 +270,12 @@ pub(crate) struct CancelArgs {
     /// Why, for people
     #[arg(long, value_name = "TEXT")]
     pub(crate) reason: Option<String>,
+    /// Only this run: the one under way, or one that waits for its turn; all of them if left out
+    #[arg(long, value_name = "ID")]
+    pub(crate) run: Option<String>,
+    /// Undo what the run under way did
+    #[arg(long)]
+    pub(crate) rollback: bool,
     #[command(flatten)]
     pub(crate) send: SendArgs,
 }

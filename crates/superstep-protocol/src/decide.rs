@@ -7,6 +7,7 @@
 
 mod answer;
 mod command;
+mod queue;
 mod round;
 mod timer;
 
@@ -16,7 +17,8 @@ use serde_json::{Map, Value};
 use superstep_graph::{Delta, InterruptId, Lineage, NodeName, Source, Task, TaskId, Write};
 
 use crate::{
-    ids::{Dispatch, GraphId, RunId, ThreadId, UnixMillis},
+    ids::{Dispatch, GraphId, Head, RunId, ThreadId, UnixMillis},
+    queue::{Restored, Strategy},
     record::{
         Base, CommandRef, Goto, Profile, Record, RecordBody, RunError, TaskResult, Terms, Update,
     },
@@ -50,6 +52,41 @@ pub struct Start {
     pub terms: Terms,
     /// The checkpoint to go on from, if not the last one.
     pub at: Option<Box<Base>>,
+    /// What becomes of a run that is not over.
+    pub strategy: Strategy,
+    /// Not before this time.
+    pub not_before: Option<UnixMillis>,
+    /// What the thread was before the run that it rolls back, where [`rolls_back`] asks for it.
+    pub before: Option<Box<Restored>>,
+}
+
+/// A cancel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cancel {
+    /// Who asks.
+    pub command: CommandRef,
+    /// Why.
+    pub reason: Option<String>,
+    /// The one run to cancel, under way or in the queue; what is under way and all of the queue
+    /// otherwise.
+    pub run: Option<RunId>,
+    /// Whether what the run under way did is undone.
+    pub rollback: bool,
+    /// What the thread was before that run, where [`rolls_back`] asks for it.
+    pub before: Option<Box<Restored>>,
+}
+
+impl Cancel {
+    /// A cancel of all that is not over; supersteps that were completed stay.
+    pub fn new(command: CommandRef, reason: Option<String>) -> Self {
+        Self {
+            command,
+            reason,
+            run: None,
+            rollback: false,
+            before: None,
+        }
+    }
 }
 
 /// A run that goes on with what waits: answers, and what is changed before.
@@ -218,11 +255,11 @@ pub enum Event {
         profile: Profile,
     },
     /// What runs or waits is to be cancelled.
-    Cancel {
-        /// Who asks.
-        command: CommandRef,
-        /// Why.
-        reason: Option<String>,
+    Cancel(Box<Cancel>),
+    /// A worker takes the next run of the queue.
+    NextRun {
+        /// The dispatch that asked for it.
+        dispatch: Dispatch,
     },
     /// The state is to be updated.
     Update(Box<StateUpdate>),
@@ -316,6 +353,8 @@ pub enum Verdict {
     Append(RecordBody),
     /// To be told no.
     Refuse(Refusal),
+    /// To be told what it was told before: this record accepted the same start.
+    Known(Head),
     /// Nothing.
     Nothing(Nothing),
     /// To be asked again soon: a worker of the graph is deciding on another command.
@@ -331,8 +370,8 @@ pub fn decide(
 ) -> Verdict {
     let live = state.filter(|state| !state.deleted);
     match (live, event) {
-        (None, Event::Start(start)) => command::start_new(start),
-        (Some(state), Event::Start(start)) => command::start(state, start),
+        (None, Event::Start(start)) => queue::start_new(start, now),
+        (Some(state), Event::Start(start)) => queue::start(state, start, now),
         (
             None,
             Event::Create {
@@ -346,9 +385,8 @@ pub fn decide(
             profile: *profile,
         }),
         (Some(state), Event::Resume(resume)) => answer::resume(state, resume, now),
-        (Some(state), Event::Cancel { command, reason }) => {
-            command::cancel(state, command, reason.clone())
-        }
+        (Some(state), Event::Cancel(cancel)) => queue::cancel(state, cancel),
+        (Some(state), Event::NextRun { dispatch }) => queue::next_run(state, *dispatch, now),
         (Some(state), Event::Update(update)) => command::update(state, update),
         (
             Some(state),
@@ -364,7 +402,7 @@ pub fn decide(
         (
             None,
             Event::Resume(_)
-            | Event::Cancel { .. }
+            | Event::Cancel(_)
             | Event::Update(_)
             | Event::Retry { .. }
             | Event::Delete { .. },
@@ -423,9 +461,11 @@ pub fn decide(
             | Event::ChildUpdated { .. }
             | Event::CommandApplied { .. }
             | Event::DeadlineReached { .. }
-            | Event::TimerDue { .. },
+            | Event::TimerDue { .. }
+            | Event::NextRun { .. },
         ) => Verdict::Nothing(Nothing::Late),
     }
 }
 
+pub use queue::rolls_back;
 pub use round::{Closing, close_with};

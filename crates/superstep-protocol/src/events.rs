@@ -21,6 +21,8 @@ use crate::{
 pub enum EventData {
     /// A run began with input, or again by a retry.
     RunStarted,
+    /// A run waits for its turn.
+    RunQueued,
     /// The run reached the graph's end.
     RunCompleted {
         /// The state's values.
@@ -58,6 +60,11 @@ pub enum EventData {
         /// Its id.
         interrupt: InterruptId,
     },
+    /// A question was given up by new input.
+    InterruptDiscarded {
+        /// Its id.
+        interrupt: InterruptId,
+    },
     /// Answers were accepted.
     ResumeAccepted {
         /// The answers.
@@ -73,6 +80,11 @@ pub enum EventData {
         /// Why not.
         refusal: Refusal,
     },
+    /// As `UpdateRefused`, of a start that had waited for its turn.
+    StartRefused {
+        /// Why not.
+        refusal: Refusal,
+    },
     /// The state was updated from outside.
     StateUpdated,
     /// The thread was deleted.
@@ -84,15 +96,18 @@ impl EventData {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::RunStarted => "run_started",
+            Self::RunQueued => "run_queued",
             Self::RunCompleted { .. } => "run_completed",
             Self::RunStopped => "run_stopped",
             Self::RunFailed { .. } => "run_failed",
             Self::RunCancelled { .. } => "run_cancelled",
             Self::Interrupt { .. } => "interrupt",
             Self::InterruptExpired { .. } => "interrupt_expired",
+            Self::InterruptDiscarded { .. } => "interrupt_discarded",
             Self::ResumeAccepted { .. } => "resume_accepted",
             Self::UpdateRefused { .. } => "update_refused",
             Self::ResumeRefused { .. } => "resume_refused",
+            Self::StartRefused { .. } => "start_refused",
             Self::StateUpdated => "state_updated",
             Self::ThreadDeleted => "thread_deleted",
         }
@@ -127,11 +142,35 @@ pub fn event_id(thread: &ThreadId, record: Head, index: usize) -> String {
 /// The events of `record`; `after` is the state after it.
 pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
     let mut told = Vec::new();
+    // Of runs that are not the thread's last, by the place of what is told of them.
+    let mut others: BTreeMap<usize, RunId> = BTreeMap::new();
     let mut command: Option<&CommandRef> = None;
     match &record.body {
-        RecordBody::Started { command: by, .. } => {
+        RecordBody::Started {
+            command: by,
+            discards,
+            ..
+        } => {
             command = Some(by);
+            let discards = discards.iter().cloned();
+            told.extend(discards.map(|interrupt| EventData::InterruptDiscarded { interrupt }));
             told.push(EventData::RunStarted);
+        }
+        RecordBody::Enqueued(queued) => {
+            command = Some(&queued.command);
+            others.insert(told.len(), queued.run.clone());
+            told.push(EventData::RunQueued);
+        }
+        RecordBody::Displaced(displaced) => {
+            command = Some(&displaced.start.command);
+            let reason = format!("displaced by run {}", displaced.start.run);
+            for run in displaced.run.iter().chain(&displaced.queued) {
+                others.insert(told.len(), run.clone());
+                let reason = Some(reason.clone());
+                told.push(EventData::RunCancelled { reason });
+            }
+            others.insert(told.len(), displaced.start.run.clone());
+            told.push(EventData::RunQueued);
         }
         RecordBody::Retried { command: by, .. } => {
             command = Some(by);
@@ -197,11 +236,15 @@ pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
             command: by,
             refusal,
             resume,
+            queued,
             ..
         } => {
             command = Some(by);
             let refusal = refusal.clone();
-            told.push(if *resume {
+            others.extend(queued.clone().map(|run| (told.len(), run)));
+            told.push(if queued.is_some() {
+                EventData::StartRefused { refusal }
+            } else if *resume {
                 EventData::ResumeRefused { refusal }
             } else {
                 EventData::UpdateRefused { refusal }
@@ -210,17 +253,27 @@ pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
         RecordBody::Cancelled {
             command: by,
             reason,
+            spares,
+            queued,
+            ..
         } => {
             command = Some(by);
-            told.push(EventData::RunCancelled {
+            let cancelled = || EventData::RunCancelled {
                 reason: reason.clone(),
-            });
+            };
+            if !spares {
+                told.push(cancelled());
+            }
+            for run in queued {
+                others.insert(told.len(), run.clone());
+                told.push(cancelled());
+            }
         }
         RecordBody::DeadlinePassed { interrupt } => {
             told.push(EventData::InterruptExpired {
                 interrupt: interrupt.clone(),
             });
-            let run = after.run.as_ref().filter(|_| !after.is_busy());
+            let run = after.run.as_ref().filter(|_| !after.is_running());
             if let Some(error) = run.and_then(|run| run.error.clone()) {
                 told.push(EventData::RunFailed { error });
             }
@@ -246,7 +299,7 @@ pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
             id: event_id(&after.thread, record.head, index),
             time: record.time,
             record: record.head,
-            run: run.clone(),
+            run: others.get(&index).cloned().or_else(|| run.clone()),
             command: command.map(|by| (by.id.clone(), by.sender.clone())),
             data,
         })
@@ -255,7 +308,7 @@ pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
 
 /// The end of a run that found nothing to do.
 fn ended_at_once(after: &ThreadState) -> Option<EventData> {
-    if after.is_busy() {
+    if after.is_running() {
         None
     } else if after.tasks.is_empty() {
         let values = after.visible_values();

@@ -5,19 +5,26 @@
 //! cannot follow. Whether a record may be appended is `decide`'s business.
 
 mod questions;
+mod queue;
 mod runs;
+
+use std::collections::BTreeMap;
 
 use superstep_graph::{Checkpoint, Lineage, Source, TaskId};
 
 use crate::{
-    ids::{Head, ThreadId},
-    record::{Amended, Committed, Parked, Profile, Record, RecordBody, TaskResult, Then},
+    ids::{GraphId, Head, ThreadId},
+    queue::QueuedRun,
+    record::{
+        Amended, CommandRef, Committed, Parked, Profile, Record, RecordBody, TaskResult, Then,
+    },
     state::{Asked, Decision, Progress, TaskState, ThreadState},
     status::RunStatus,
 };
 use questions::{
     answer, begin_again, expire, give_up_questions, give_up_task_questions, raise, take_offered,
 };
+use queue::{ask_next, ask_no_next, end_open, note_run};
 use runs::{
     begin_run, close, close_or_end, continue_run, count_anew, decide_on, drop_rounds, end_pauses,
     end_run, forget_untracked, open_round, pause, set_status, take_decision,
@@ -74,34 +81,15 @@ pub fn fold(
                 profile,
             },
             state,
-        ) if fresh => {
-            let untold = state.map(|state| state.untold).unwrap_or_default();
-            ThreadState {
-                thread: thread.clone(),
-                head: record.head,
-                time: record.time,
-                created_at: record.time,
-                incarnation: command.id.clone(),
-                graph: graph.clone(),
-                profile: *profile,
-                metadata: serde_json::Map::new(),
-                checkpoint: Checkpoint::empty(Lineage::root(command.id.as_str())),
-                saved: None,
-                tasks: Vec::new(),
-                decision: None,
-                rounds: std::collections::BTreeMap::new(),
-                run: None,
-                applied: Vec::new(),
-                untold,
-                closed: Vec::new(),
-                deleted: false,
-                offer: None,
-                commanded: Vec::new(),
-                spoiled: None,
-                amended: false,
-                dropped: Vec::new(),
-                kept: std::collections::BTreeMap::new(),
-            }
+        ) if fresh => new_state(thread, record, state, (command, graph, *profile)),
+        (RecordBody::Enqueued(queued), state) if fresh => {
+            let QueuedRun {
+                command,
+                graph,
+                profile,
+                ..
+            } = &**queued;
+            new_state(thread, record, state, (command, graph, *profile))
         }
         (_, Some(state)) if !state.deleted => state,
         (_, state) => {
@@ -114,8 +102,49 @@ pub fn fold(
     if makes_events(&record.body) {
         state.untold.insert(record.head.version);
     }
+    ask_no_next(&mut state);
     apply_body(&mut state, record);
+    note_run(&mut state, record.head, &record.body);
+    ask_next(&mut state);
     Ok(state)
+}
+
+/// A thread as its first record finds it; `before` is a tombstone, if one was there.
+fn new_state(
+    thread: &ThreadId,
+    record: &Record,
+    before: Option<ThreadState>,
+    (command, graph, profile): (&CommandRef, &GraphId, Profile),
+) -> ThreadState {
+    ThreadState {
+        thread: thread.clone(),
+        head: record.head,
+        time: record.time,
+        created_at: record.time,
+        incarnation: command.id.clone(),
+        graph: graph.clone(),
+        profile,
+        metadata: serde_json::Map::new(),
+        checkpoint: Checkpoint::empty(Lineage::root(command.id.as_str())),
+        saved: None,
+        tasks: Vec::new(),
+        decision: None,
+        rounds: BTreeMap::new(),
+        run: None,
+        applied: Vec::new(),
+        untold: before.map(|state| state.untold).unwrap_or_default(),
+        closed: Vec::new(),
+        deleted: false,
+        offer: None,
+        commanded: Vec::new(),
+        spoiled: None,
+        amended: false,
+        dropped: Vec::new(),
+        kept: BTreeMap::new(),
+        queue: Vec::new(),
+        begun: Vec::new(),
+        hidden: Vec::new(),
+    }
 }
 
 /// Whether a record makes events; see `events`.
@@ -129,6 +158,8 @@ pub(crate) fn makes_events(body: &RecordBody) -> bool {
         | RecordBody::Paused(_)
         | RecordBody::Woken { .. } => false,
         RecordBody::Started { .. }
+        | RecordBody::Enqueued(_)
+        | RecordBody::Displaced(_)
         | RecordBody::Interrupted(_)
         | RecordBody::Failed(_)
         | RecordBody::Resumed { .. }
@@ -174,8 +205,15 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             let settings = (*recursion_limit, config.clone(), terms.clone());
             begin_run(state, run, command, step, settings);
         }
-        // All there is of it was made above.
-        RecordBody::Created { .. } => {}
+        // All there is of them is a new thread, or a run of the queue.
+        RecordBody::Created { .. } | RecordBody::Enqueued(_) => {}
+        RecordBody::Displaced(displaced) => {
+            end_open(
+                state,
+                "displaced by another run",
+                displaced.restores.as_deref(),
+            );
+        }
         RecordBody::Committed(committed) => commit(state, record, committed),
         RecordBody::Amended(amended) => amend(state, record, amended),
         RecordBody::Interrupted(parked) => {
@@ -291,17 +329,17 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             }
             close(state, *closes);
         }
-        RecordBody::Cancelled { command, .. } => {
-            give_up_questions(state, "cancelled");
-            drop_rounds(state);
-            state.applied.push(command.id.clone());
-            if let Some(run) = &mut state.run
-                && matches!(
-                    run.status,
-                    RunStatus::Pending | RunStatus::Running | RunStatus::Success
-                )
-            {
-                run.status = RunStatus::Interrupted;
+        RecordBody::Cancelled {
+            command,
+            spares,
+            queued,
+            restores,
+            ..
+        } => {
+            state.queue.retain(|waits| !queued.contains(&waits.run));
+            if !spares {
+                end_open(state, "cancelled", restores.as_deref());
+                state.applied.push(command.id.clone());
             }
         }
         RecordBody::DeadlinePassed { interrupt } => expire(state, interrupt),
@@ -318,6 +356,9 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             state.run = None;
             state.applied.clear();
             state.closed.clear();
+            state.queue.clear();
+            state.begun.clear();
+            state.hidden.clear();
             state.metadata.clear();
             state.untold = untold
                 .into_iter()

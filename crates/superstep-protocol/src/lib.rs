@@ -11,6 +11,7 @@ mod fold;
 mod ids;
 mod obligations;
 mod pause;
+mod queue;
 mod record;
 mod refusal;
 mod state;
@@ -18,8 +19,8 @@ mod status;
 mod streams;
 
 pub use decide::{
-    Answers, Closing, Event, Nothing, RECURSION_LIMIT, Resume, Start, StateUpdate, Stop, Superstep,
-    Updated, Verdict, close_with, decide,
+    Answers, Cancel, Closing, Event, Nothing, RECURSION_LIMIT, Resume, Start, StateUpdate, Stop,
+    Superstep, Updated, Verdict, close_with, decide, rolls_back,
 };
 pub use events::{EventData, ThreadEvent, event_id, events};
 pub use fold::{FoldError, fold};
@@ -29,6 +30,10 @@ pub use ids::{
 };
 pub use obligations::{Obligation, obligations};
 pub use pause::{Pause, Paused, Timer, sleep_name, timers};
+pub use queue::{
+    BEGUN_RUNS_MAX, Displaced, HIDDEN_SPANS_MAX, ParseStrategyError, QUEUED_RUNS_MAX, QueuedRun,
+    Restored, Strategy,
+};
 pub use record::{
     Amended, AskedCommand, Base, CommandRef, Committed, Durability, Goto, Parked, Profile, Raised,
     Record, RecordBody, RunError, TaskResult, Terms, Then, Trace, TracedWrite, Update,

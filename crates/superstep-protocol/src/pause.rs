@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use superstep_graph::{InterruptId, TaskId};
 
 use crate::{
-    ids::UnixMillis,
+    ids::{RunId, UnixMillis},
     record::{Raised, Record, RunError},
     state::{Progress, TaskState, ThreadState},
 };
@@ -98,6 +98,8 @@ pub enum Timer {
     Interrupt(InterruptId),
     /// When a task goes on that pauses.
     Task(TaskId),
+    /// When a run of the queue can begin.
+    Start(RunId),
 }
 
 impl Timer {
@@ -106,6 +108,7 @@ impl Timer {
         match name.split_once(':')? {
             ("interrupt", id) => Some(Self::Interrupt(id.into())),
             ("task", id) => Some(Self::Task(id.into())),
+            ("start", id) => Some(Self::Start(id.into())),
             _ => None,
         }
     }
@@ -115,6 +118,7 @@ impl Timer {
         match self {
             Self::Interrupt(id) => format!("interrupt:{id}"),
             Self::Task(id) => format!("task:{id}"),
+            Self::Start(id) => format!("start:{id}"),
         }
     }
 }
@@ -131,7 +135,10 @@ pub fn timers(state: &ThreadState) -> BTreeMap<String, UnixMillis> {
     let pauses = state
         .paused()
         .map(|(task, until)| (Timer::Task(task.task.id.clone()).name(), until));
-    deadlines.chain(pauses).collect()
+    let starts = state
+        .delayed()
+        .map(|(queued, at)| (Timer::Start(queued.run.clone()).name(), at));
+    deadlines.chain(pauses).chain(starts).collect()
 }
 
 impl TaskState {

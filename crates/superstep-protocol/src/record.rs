@@ -15,6 +15,7 @@ use superstep_graph::{
 use crate::{
     ids::{CommandId, Dispatch, GraphId, Head, RunId, UnixMillis},
     pause::Paused,
+    queue::{Displaced, QueuedRun, Restored},
     refusal::Refusal,
     state::ThreadState,
     streams::Streams,
@@ -96,7 +97,7 @@ impl Terms {
     }
 }
 
-fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
 
@@ -444,7 +445,14 @@ pub enum RecordBody {
         /// The checkpoint that the input is for, if not the last one.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         at: Option<Box<Base>>,
+        /// The open questions that it gives up.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        discards: Vec<InterruptId>,
     },
+    /// A start waits for its turn; the first one creates the thread.
+    Enqueued(Box<QueuedRun>),
+    /// A start ended what was not over, and comes next.
+    Displaced(Box<Displaced>),
     /// A thread was made without a run, to be updated.
     Created {
         /// Who asked.
@@ -566,6 +574,9 @@ pub enum RecordBody {
         /// Whether it was a resume; an update otherwise.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         resume: bool,
+        /// The run of the queue that cannot begin, if it was one: a start.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        queued: Option<RunId>,
     },
     /// What ran and what waited was cancelled; finished supersteps stay.
     Cancelled {
@@ -574,6 +585,15 @@ pub enum RecordBody {
         /// Why, in the sender's words.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         reason: Option<String>,
+        /// Whether only runs of the queue were: what runs and waits goes on.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        spares: bool,
+        /// The runs of the queue that were, in order.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        queued: Vec<RunId>,
+        /// What the run that was under way is rolled back to, if it is.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        restores: Option<Box<Restored>>,
     },
     /// A question was not answered in time.
     DeadlinePassed {
@@ -592,6 +612,8 @@ impl RecordBody {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Started { .. } => "started",
+            Self::Enqueued(_) => "enqueued",
+            Self::Displaced(_) => "displaced",
             Self::Created { .. } => "created",
             Self::Committed(_) => "committed",
             Self::Amended(_) => "amended",

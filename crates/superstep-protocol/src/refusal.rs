@@ -157,6 +157,25 @@ pub enum Refusal {
         /// How it stands.
         status: ThreadStatus,
     },
+    /// As many runs wait on the thread as may.
+    #[error(
+        "thread `{thread}` has {queued} runs waiting and may have no more; wait until some are \
+         over, or cancel them"
+    )]
+    QueueFull {
+        /// The thread.
+        thread: ThreadId,
+        /// How many wait.
+        queued: usize,
+    },
+    /// The thread never had this run, as far as it remembers.
+    #[error("thread `{thread}` has no run `{run}`; take the id from its start's reply")]
+    UnknownRun {
+        /// The thread.
+        thread: ThreadId,
+        /// The run.
+        run: RunId,
+    },
     /// Nothing runs and nothing waits.
     #[error("thread `{thread}` is {status} and has nothing to cancel")]
     NothingToCancel {
@@ -202,6 +221,8 @@ impl Refusal {
             Self::InvalidUpdate { .. } => "invalid_update",
             Self::NothingToRetry { .. } => "nothing_to_retry",
             Self::NothingToCancel { .. } => "nothing_to_cancel",
+            Self::QueueFull { .. } => "queue_full",
+            Self::UnknownRun { .. } => "unknown_run",
             Self::Unsupported { .. } => "unsupported",
         }
     }
@@ -209,6 +230,9 @@ impl Refusal {
     /// Whether the command may only have come too early: what it names may be on its way, so it
     /// is held back for a bounded time before it is refused.
     pub fn may_be_early(&self) -> bool {
-        matches!(self, Self::UnknownThread { .. } | Self::UnknownGraph { .. })
+        matches!(
+            self,
+            Self::UnknownThread { .. } | Self::UnknownGraph { .. } | Self::UnknownRun { .. }
+        )
     }
 }

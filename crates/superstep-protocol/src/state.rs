@@ -16,7 +16,10 @@ use superstep_graph::{
 
 use crate::{
     ids::{CommandId, Dispatch, GraphId, Head, RunId, ThreadId, UnixMillis},
-    record::{AskedCommand, Base, CommandRef, Profile, Record, RunError, Terms, Update},
+    queue::QueuedRun,
+    record::{
+        AskedCommand, Base, CommandRef, Profile, Record, RunError, Terms, Update, is_default,
+    },
     status::{RunStatus, ThreadStatus},
 };
 
@@ -51,6 +54,9 @@ pub struct Run {
     /// Whether it has anything to show: it goes on with what was there, or wrote to the output.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub shows: bool,
+    /// The last record before it, which a rollback goes back to.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub since: u64,
 }
 
 /// What a dispatch asks a worker of the graph to decide before or between supersteps.
@@ -82,6 +88,8 @@ pub enum Asked {
     /// Begin a run that has to be prepared: apply this command to the checkpoint as it stands, or
     /// to a copy of an older one.
     Command(Box<AskedCommand>),
+    /// Begin the next run of the queue; any worker can.
+    Next,
 }
 
 /// A dispatch that waits for a worker of the graph.
@@ -365,6 +373,16 @@ pub struct ThreadState {
     /// The states of subgraphs that outlive their calls, by node.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub kept: BTreeMap<NodeName, Box<ThreadState>>,
+    /// The runs that wait for their turn, in the order in which they were queued, bounded.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub queue: Vec<QueuedRun>,
+    /// The runs that began or were queued last, with the records that accepted them, oldest
+    /// first, bounded: the same start again begins nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub begun: Vec<(RunId, Head)>,
+    /// Spans of records, first and last, whose checkpoints a rollback took out of the history.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hidden: Vec<(u64, u64)>,
 }
 
 impl ThreadState {
@@ -374,7 +392,8 @@ impl ThreadState {
             .run
             .as_ref()
             .is_some_and(|run| matches!(run.status, RunStatus::Error | RunStatus::Timeout));
-        if self.is_busy() {
+        let asks = self.open_questions().next().is_some();
+        if self.is_busy() || (!asks && !self.queue.is_empty()) {
             ThreadStatus::Busy
         } else if failed {
             ThreadStatus::Error
@@ -393,6 +412,49 @@ impl ThreadState {
     /// Whether a worker is to do something for it now.
     pub fn has_work(&self) -> bool {
         !self.deleted && (!self.rounds.is_empty() || self.decision.is_some())
+    }
+
+    /// Whether its run is under way: a worker is to do something for it, and not only to begin
+    /// the next run of the queue.
+    pub fn is_running(&self) -> bool {
+        self.is_busy() && !self.begins_next()
+    }
+
+    /// Whether a worker is to begin the next run of the queue.
+    pub fn begins_next(&self) -> bool {
+        let asked = self.decision.as_ref().map(|decision| &decision.asked);
+        matches!(asked, Some(Asked::Next))
+    }
+
+    /// Whether new runs wait for answers first: they would give the open questions up without a
+    /// word, which only the `langgraph` profile does.
+    pub fn holds_starts(&self) -> bool {
+        self.profile == Profile::Default && self.open_questions().next().is_some()
+    }
+
+    /// The next run of the queue whose time has come at `now`, first come, first served.
+    pub fn next_queued(&self, now: UnixMillis) -> Option<&QueuedRun> {
+        let ready = self.queue.iter().filter(|queued| queued.ready_at() <= now);
+        ready.min_by_key(|queued| queued.ready_at())
+    }
+
+    /// Runs of the queue that wait for nothing but a time.
+    pub fn delayed(&self) -> impl Iterator<Item = (&QueuedRun, UnixMillis)> {
+        let rests = !self.deleted && !self.is_busy() && !self.holds_starts();
+        let queued = self.queue.iter().filter(move |_| rests);
+        queued.filter_map(|queued| Some((queued, queued.not_before?)))
+    }
+
+    /// The record that accepted this run, if it is remembered.
+    pub fn begun(&self, run: &RunId) -> Option<Head> {
+        let found = self.begun.iter().rev().find(|(begun, _)| begun == run);
+        found.map(|(_, record)| *record)
+    }
+
+    /// Whether a rollback took the checkpoint of this record out of the history.
+    pub fn is_hidden(&self, version: u64) -> bool {
+        let mut spans = self.hidden.iter();
+        spans.any(|(first, last)| (*first..=*last).contains(&version))
     }
 
     /// A task of the current superstep.

@@ -142,6 +142,7 @@ pub fn start(body: &[u8], bytes_max: usize) -> Result<StartCommand, Error> {
     check_id(WHAT, "checkpoint_id", command.checkpoint_id.as_deref())?;
     check_limit(WHAT, command.config.as_ref())?;
     command.terms()?;
+    command.strategy()?;
     check_modes(WHAT, &command.stream_mode)?;
     Ok(command)
 }
@@ -180,11 +181,15 @@ pub fn resume(body: &[u8], bytes_max: usize) -> Result<ResumeCommand, Error> {
 
 /// Reads the body of a cancel; an empty one is `{}`.
 pub fn cancel(body: &[u8], bytes_max: usize) -> Result<CancelCommand, Error> {
+    const WHAT: &str = "cancel command";
     if is_empty(body) {
         return Ok(CancelCommand::default());
     }
     let hint = r#"send a JSON object such as {"reason": "ordered twice"}, or nothing"#;
-    sized("cancel command", hint, body, bytes_max)
+    let command: CancelCommand = sized(WHAT, hint, body, bytes_max)?;
+    check_id(WHAT, "run_id", command.run_id.as_deref())?;
+    command.rolls_back()?;
+    Ok(command)
 }
 
 /// Reads the body of an update.

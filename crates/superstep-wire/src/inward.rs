@@ -8,9 +8,9 @@
 
 use serde_json::{Map, Value};
 use superstep_graph::{Breakpoints, NodeName, Send};
-use superstep_protocol::{Durability, Goto, StreamMode, Streams, Terms, Update};
+use superstep_protocol::{Durability, Goto, Strategy, StreamMode, Streams, Terms, Update};
 
-use crate::{ResumeCommand, StartCommand, UpdateCommand, decode::Error};
+use crate::{CancelCommand, ResumeCommand, StartCommand, UpdateCommand, decode::Error};
 
 impl StartCommand {
     /// What the run is given beside its input.
@@ -29,6 +29,42 @@ impl StartCommand {
             streams: streams(&self.stream_mode, self.stream_subgraphs),
             ..terms
         })
+    }
+}
+
+impl StartCommand {
+    /// What becomes of a run that is not over.
+    ///
+    /// # Errors
+    /// If the word is no strategy.
+    pub fn strategy(&self) -> Result<Strategy, Error> {
+        let Some(word) = &self.multitask_strategy else {
+            return Ok(Strategy::default());
+        };
+        word.parse().map_err(|_| Error::WrongValue {
+            what: "start command",
+            field: "multitask_strategy",
+            problem: "is none; send `enqueue`, `reject`, `interrupt` or `rollback`, or leave it \
+                      out",
+        })
+    }
+}
+
+impl CancelCommand {
+    /// Whether what the run did is undone.
+    ///
+    /// # Errors
+    /// If the word is no action.
+    pub fn rolls_back(&self) -> Result<bool, Error> {
+        match self.action.as_deref() {
+            None | Some("interrupt") => Ok(false),
+            Some("rollback") => Ok(true),
+            Some(_) => Err(Error::WrongValue {
+                what: "cancel command",
+                field: "action",
+                problem: "is none; send `interrupt` or `rollback`, or leave it out",
+            }),
+        }
     }
 }
 
@@ -238,6 +274,38 @@ mod tests {
             let error = stopping(wrong.clone()).expect_err("it names no nodes");
             assert!(error.to_string().contains("interrupt_before"), "{wrong}");
         }
+    }
+
+    #[test]
+    fn strategies_and_actions_are_words() {
+        let strategy = |word: Option<&str>| {
+            let start = StartCommand {
+                multitask_strategy: word.map(str::to_owned),
+                ..StartCommand::default()
+            };
+            start.strategy()
+        };
+        assert_eq!(strategy(None), Ok(Strategy::Enqueue));
+        for strategy_of in [
+            Strategy::Reject,
+            Strategy::Enqueue,
+            Strategy::Interrupt,
+            Strategy::Rollback,
+        ] {
+            assert_eq!(strategy(Some(strategy_of.as_str())), Ok(strategy_of));
+        }
+        assert!(strategy(Some("Enqueue")).is_err());
+        let action = |word: Option<&str>| {
+            let cancel = CancelCommand {
+                action: word.map(str::to_owned),
+                ..CancelCommand::default()
+            };
+            cancel.rolls_back()
+        };
+        assert_eq!(action(None), Ok(false));
+        assert_eq!(action(Some("interrupt")), Ok(false));
+        assert_eq!(action(Some("rollback")), Ok(true));
+        assert!(action(Some("")).is_err());
     }
 
     #[test]

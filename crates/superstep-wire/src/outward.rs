@@ -68,7 +68,7 @@ pub fn event(
                 resume_subject: resume_subject.to_owned(),
             });
         }
-        EventData::InterruptExpired { interrupt } => {
+        EventData::InterruptExpired { interrupt } | EventData::InterruptDiscarded { interrupt } => {
             event.interrupt_id = Some(interrupt.to_string());
         }
         EventData::ResumeAccepted { answers } => {
@@ -82,11 +82,14 @@ pub fn event(
                 })
                 .collect();
         }
-        EventData::UpdateRefused { refusal: why } | EventData::ResumeRefused { refusal: why } => {
+        EventData::UpdateRefused { refusal: why }
+        | EventData::ResumeRefused { refusal: why }
+        | EventData::StartRefused { refusal: why } => {
             event.refusal = Some(refusal(why));
         }
         // These say everything by their kind.
         EventData::RunStarted
+        | EventData::RunQueued
         | EventData::RunStopped
         | EventData::StateUpdated
         | EventData::ThreadDeleted => {}
@@ -148,6 +151,8 @@ fn data(refusal: &protocol::Refusal) -> Option<Value> {
         } => json!({"bytes": bytes, "bytes_max": bytes_max}),
         R::UnknownGraph { graph, .. } => json!({"graph": graph}),
         R::WrongGraph { graph, .. } => json!({"graph": graph}),
+        R::QueueFull { queued, .. } => json!({"queued": queued}),
+        R::UnknownRun { run, .. } => json!({"run_id": run}),
         R::Busy { status, run, .. } => json!({"status": status, "run_id": run}),
         R::NotWaiting { status, .. }
         | R::NothingToRetry { status, .. }

@@ -26,7 +26,7 @@ use serde_json::Value;
 use superstep_graph::{Command, InterruptId, NodeName, NodeOutput, Task, TaskId, Write};
 use superstep_protocol::{
     Answers, Asked, CommandId, Event, GraphId, Pause, Paused, Profile, Raised, Record, Refusal,
-    Resume, RunError, RunStatus, Start, TaskResult, TaskState, Terms, ThreadState, Timer,
+    Resume, RunError, RunStatus, Start, Strategy, TaskResult, TaskState, Terms, ThreadState, Timer,
     UnixMillis,
 };
 
@@ -406,6 +406,9 @@ impl Call<'_> {
             metadata: serde_json::Map::new(),
             terms: Terms::default(),
             at: None,
+            strategy: Strategy::Reject,
+            not_before: None,
+            before: None,
         }))
     }
 

@@ -41,7 +41,8 @@ use crate::{
 };
 
 pub use read::{
-    EventFeed, OpenInterrupt, OutputFeed, RegisteredGraph, RunDetail, ThreadDetail, Told,
+    EventFeed, OpenInterrupt, OutputFeed, QueuedDetail, RegisteredGraph, RunDetail, ThreadDetail,
+    Told,
 };
 pub use wait::{Ended, RunEnd, UpdateEnd, Watching};
 
@@ -374,7 +375,7 @@ impl Client {
                 thread_id,
                 refusal: outward::refusal(&refusal),
             },
-            Appended::Wait | Appended::Nothing | Appended::Decided(_) => {
+            Appended::Wait | Appended::Nothing | Appended::Known(_) | Appended::Decided(_) => {
                 return Err(Error::Contended { thread: thread_id });
             }
         })
@@ -411,7 +412,7 @@ impl Client {
             Verdict::Append(RecordBody::Retried { .. }) => Ok(None),
             Verdict::Refuse(refusal) => Err(outward::refusal(&refusal)),
             // The thread is about to change. A question that it leaves open can be answered.
-            Verdict::Append(_) | Verdict::Nothing(_) | Verdict::Wait => {
+            Verdict::Append(_) | Verdict::Known(_) | Verdict::Nothing(_) | Verdict::Wait => {
                 let mut open = state.into_iter().flat_map(ThreadState::open_questions);
                 match (open.next(), open.next()) {
                     (Some((_, question)), None) => Ok(Some(question.id.to_string())),

@@ -99,6 +99,10 @@ impl Commands {
                     Accepted::Decided(outcome) => {
                         return self.again(kind, &asked, &command, delivery, outcome).await;
                     }
+                    Accepted::Known(record) => {
+                        let outcome = self.known(&asked, &command, record).await?;
+                        return self.again(kind, &asked, &command, delivery, outcome).await;
+                    }
                     Accepted::Refused(refusal) => {
                         if self.is_early(delivery) && self.may_be_early(thread, &refusal).await? {
                             return Ok(Handled::Again(EARLY_PAUSE));
@@ -125,6 +129,29 @@ impl Commands {
             }
         };
         self.refuse(kind, &asked, &command, delivery, refusal).await
+    }
+
+    /// What is told of a start whose run was accepted before, as `record`, by another command.
+    async fn known(
+        &self,
+        asked: &Asked,
+        command: &CommandRef,
+        record: Head,
+    ) -> Result<Bytes, Error> {
+        let mut reply = Reply::new(Outcome::Accepted, command.id.as_str());
+        reply.thread_id = Some(asked.thread.to_string());
+        reply.run_id = asked.run.as_ref().map(ToString::to_string);
+        reply.record = Some(record.to_string());
+        let bytes = Bytes::from(encode::body(&reply));
+        let (thread, log) = (&asked.thread, self.engine.threads.log());
+        let kept = self
+            .engine
+            .threads
+            .retrying(thread, || {
+                log.put_outcome(thread, &command.id, bytes.clone())
+            })
+            .await?;
+        Ok(kept.unwrap_or(bytes))
     }
 
     /// Decides on what was asked. On a thread that is not there, once it is late for one to come,
@@ -282,7 +309,12 @@ impl Commands {
     /// A run that begins and finds nothing to do has what it goes on from to tell, where this
     /// worker knows its graph; and whoever follows a run is told that it is over.
     fn tell_end(&self, state: &ThreadState, record: &Record) {
-        if state.is_busy() || !stream::is_of_run(&record.body) {
+        if let Some(sink) = &self.sink {
+            for run in cancelled_in_queue(&record.body) {
+                sink.end(&state.thread, run);
+            }
+        }
+        if state.is_running() || !stream::is_of_run(&record.body) {
             return;
         }
         let stream = Stream::of(self.sink.as_ref(), state);
@@ -305,6 +337,15 @@ fn command_id(delivery: &Delivery) -> CommandId {
     match given.filter(|id| !id.is_empty()) {
         Some(id) => CommandId::new(id.as_str()),
         None => CommandId::new(format!("{}:{}", delivery.id, delivery.published_at.0)),
+    }
+}
+
+/// The runs of the queue that a record cancelled.
+fn cancelled_in_queue(body: &RecordBody) -> &[RunId] {
+    match body {
+        RecordBody::Cancelled { queued, .. } => queued,
+        RecordBody::Displaced(displaced) => &displaced.queued,
+        _ => &[],
     }
 }
 

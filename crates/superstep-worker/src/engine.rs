@@ -12,8 +12,9 @@ use futures_util::StreamExt as _;
 use superstep_checkpoint::PutResult;
 use superstep_graph::{NodeName, TaskId};
 use superstep_protocol::{
-    Asked, AskedCommand, CommandId, Dispatch, Event, Nothing, Parked, Record, RecordBody, Refusal,
-    RunError, TaskResult, ThreadId, Update, Verdict, decide,
+    Asked, AskedCommand, CommandId, Dispatch, Event, Head, Nothing, Parked, Record, RecordBody,
+    Refusal, Restored, RunError, TaskResult, ThreadId, ThreadState, Update, Verdict, decide,
+    rolls_back,
 };
 use superstep_wire::record::{decode_result, encode_result};
 use tokio::sync::mpsc;
@@ -51,6 +52,8 @@ pub(crate) enum Accepted {
     Appended(Box<(Thread, Record)>),
     /// It was decided before; this is what was said.
     Decided(Bytes),
+    /// It was accepted before, as this record.
+    Known(Head),
     /// It is refused.
     Refused(Refusal),
     /// To be asked again soon.
@@ -101,9 +104,26 @@ impl Engine {
                 .as_ref()
                 .map_or(now, |before| now.max(before.state.time));
             let state = before.as_ref().map(|before| &*before.state);
+            let rolling_back = match state.and_then(|state| rolls_back(state, event)) {
+                Some(version) => match self.with_before(thread, state, event, version).await? {
+                    Ok(event) => Some(event),
+                    Err(refusal) => return Ok(Accepted::Refused(refusal)),
+                },
+                None => None,
+            };
+            let event = rolling_back.as_ref().unwrap_or(event);
             let body = match decide(thread, state, event, now) {
                 Verdict::Append(body) => body,
+                Verdict::Known(head) => return Ok(Accepted::Known(head)),
                 Verdict::Refuse(refusal) => return Ok(Accepted::Refused(refusal)),
+                Verdict::Wait if rolling_back.is_some() => {
+                    // The thread went on while what it was before was read.
+                    let now = self.threads.load(thread).await?;
+                    if now.map(|now| now.state.head) != state.map(|state| state.head) {
+                        continue;
+                    }
+                    return Ok(Accepted::Wait);
+                }
                 Verdict::Nothing(_) => return Ok(Accepted::Nothing),
                 Verdict::Wait => return Ok(Accepted::Wait),
             };
@@ -124,6 +144,42 @@ impl Engine {
         })
     }
 
+    /// The event with what the thread was after `version`, the last record before the run that
+    /// it rolls back.
+    async fn with_before(
+        &self,
+        thread: &ThreadId,
+        state: Option<&ThreadState>,
+        event: &Event,
+        version: u64,
+    ) -> Result<Result<Event, Refusal>, Error> {
+        let found = match version {
+            0 => None,
+            version => match self.threads.at(thread, version).await? {
+                Some((_, state)) => Some(state),
+                None => {
+                    return Ok(Err(Refusal::Unsupported {
+                        what: "a rollback to before what is left of the thread's history"
+                            .to_owned(),
+                        instead: "use `interrupt`".to_owned(),
+                    }));
+                }
+            },
+        };
+        let restored = match (&found, state) {
+            (Some(before), _) if !before.deleted => Restored::of(before),
+            (_, Some(state)) => Restored::nothing(version, &state.incarnation),
+            (_, None) => return Ok(Ok(event.clone())),
+        };
+        let mut event = event.clone();
+        match &mut event {
+            Event::Start(start) => start.before = Some(Box::new(restored)),
+            Event::Cancel(cancel) => cancel.before = Some(Box::new(restored)),
+            _ => {}
+        }
+        Ok(Ok(event))
+    }
+
     /// Works on `dispatch`: decides on an input or update, or runs `tasks` of its round (all of
     /// them if empty) and closes it when nothing is missing.
     pub(crate) async fn work(
@@ -133,6 +189,13 @@ impl Engine {
         tasks: &[TaskId],
         running: &Running,
     ) -> Result<Worked, Error> {
+        if thread.state.begins_next() && thread.state.waits_for(dispatch) {
+            return self
+                .answer(thread, dispatch, &BTreeMap::new(), |_| Event::NextRun {
+                    dispatch,
+                })
+                .await;
+        }
         let graph = self.graph_of(&thread)?;
         let ran = nodes_of(
             &Stream::of(running.sink.as_ref(), &thread.state),
@@ -143,7 +206,7 @@ impl Engine {
             let (after, record) = &**done;
             let stream = Stream::of(running.sink.as_ref(), &after.state);
             stream::appended(&stream, graph.topology(), &ran, record, &after.state);
-            if !after.state.is_busy() && stream::is_of_run(&record.body) {
+            if !after.state.is_running() && stream::is_of_run(&record.body) {
                 stream.end();
             }
         }
@@ -183,6 +246,8 @@ impl Engine {
                 stream::round_begins(&stream, graph.topology(), &thread.state, dispatch);
                 self.close(thread, dispatch, BTreeMap::new()).await
             }
+            // It was begun above.
+            Some(Asked::Next) => Ok(Worked::Late(Some(Box::new(thread)))),
             None => self.run_round(thread, dispatch, tasks, running).await,
         }
     }
@@ -425,6 +490,7 @@ impl Engine {
                 Verdict::Append(body) => body,
                 Verdict::Nothing(Nothing::Incomplete { .. }) => return Ok(Worked::Partial),
                 Verdict::Nothing(Nothing::Late | Nothing::NotDue)
+                | Verdict::Known(_)
                 | Verdict::Refuse(_)
                 | Verdict::Wait => return Ok(Worked::Late(Some(Box::new(thread)))),
             };
@@ -467,6 +533,7 @@ fn too_large(
 ) -> RecordBody {
     // What came from outside and does not fit is no failure of a run: it is declined, and nothing
     // changed.
+    let mut begins = None;
     let declined = match thread
         .state
         .decision
@@ -475,6 +542,11 @@ fn too_large(
     {
         Some(Asked::Update { command, .. }) => Some((command, false)),
         Some(Asked::Command(asked)) => Some((&asked.command, true)),
+        Some(Asked::Next) => {
+            let next = thread.state.next_queued(thread.state.time);
+            begins = next.map(|next| next.run.clone());
+            next.map(|next| (&next.command, false))
+        }
         Some(Asked::Input { .. } | Asked::Close) | None => None,
     };
     if let Some((command, resume)) = declined {
@@ -486,6 +558,7 @@ fn too_large(
             },
             spoils: false,
             resume,
+            queued: begins,
         };
     }
     let failed = |task: &TaskId| {

@@ -38,8 +38,8 @@ mod worker;
 
 pub use cache::{MemoryCache, NodeCache};
 pub use client::{
-    Client, Ended, EventFeed, OpenInterrupt, OutputFeed, RegisteredGraph, RunDetail, RunEnd,
-    Sending, Sent, ThreadDetail, Told, UpdateEnd, Watching,
+    Client, Ended, EventFeed, OpenInterrupt, OutputFeed, QueuedDetail, RegisteredGraph, RunDetail,
+    RunEnd, Sending, Sent, ThreadDetail, Told, UpdateEnd, Watching,
 };
 pub use clock::{SharedWorld, SystemWorld, World};
 pub use error::{Error, ErrorKind, chain};

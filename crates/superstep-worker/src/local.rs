@@ -11,8 +11,9 @@ use serde_json::{Map, Value};
 use superstep_checkpoint::ThreadLog;
 use superstep_graph::{InterruptId, NodeName, command_input};
 use superstep_protocol::{
-    Answers, Base, CommandId, CommandRef, Dispatch, Event, GraphId, Profile, RECURSION_LIMIT,
-    Refusal, Resume, RunId, RunStatus, Start, StateUpdate, ThreadId, ThreadStatus, Update,
+    Answers, Base, Cancel, CommandId, CommandRef, Dispatch, Event, GraphId, Profile,
+    RECURSION_LIMIT, Refusal, Resume, RunId, RunStatus, Start, StateUpdate, Strategy, ThreadId,
+    ThreadStatus, Update,
 };
 
 use crate::{
@@ -131,6 +132,9 @@ impl Local {
             recursion_limit: options.recursion_limit.unwrap_or(RECURSION_LIMIT),
             config: options.config,
             metadata: options.metadata,
+            strategy: Strategy::Reject,
+            not_before: None,
+            before: None,
         }));
         self.apply(thread, &event).await
     }
@@ -243,10 +247,7 @@ impl Local {
     /// # Errors
     /// `Refused` if nothing does.
     pub async fn cancel(&self, thread: &ThreadId, reason: Option<String>) -> Result<(), Error> {
-        let event = Event::Cancel {
-            command: self.command(),
-            reason,
-        };
+        let event = Event::Cancel(Box::new(Cancel::new(self.command(), reason)));
         self.accept(thread, &event, None).await?;
         self.turns.stop(thread);
         Ok(())
@@ -494,6 +495,12 @@ impl Local {
             match Box::pin(self.engine.accept(thread, event, None, || None)).await? {
                 Accepted::Appended(done) => return Ok(told(done.0)),
                 Accepted::Refused(refusal) => return Err(Error::Refused(refusal)),
+                // It is this very run that goes on or is over.
+                Accepted::Known(_) => {
+                    if let Some(found) = self.engine.threads.load(thread).await? {
+                        return Ok(told(found));
+                    }
+                }
                 Accepted::Wait | Accepted::Nothing | Accepted::Decided(_) => {
                     // A decision of the graph is pending: it is ours to make.
                     match turn {

@@ -7,6 +7,8 @@
 mod past;
 mod wide;
 
+pub(crate) use past::Fate;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
@@ -497,7 +499,41 @@ impl Threads {
         limit: usize,
         graphs: &Graphs,
     ) -> Result<Vec<CheckpointView>, Error> {
+        let mut hidden = match before {
+            Some(_) => self.load(thread).await?.map(|now| now.state.hidden.clone()),
+            None => None,
+        };
+        loop {
+            let spans = hidden.clone().unwrap_or_default();
+            let more: u64 = spans.iter().map(|(first, last)| last - first + 1).sum();
+            let limit_all = limit.saturating_add(usize::try_from(more).unwrap_or(usize::MAX));
+            let (mut views, last) = self.checkpoints(thread, before, limit_all, graphs).await?;
+            if hidden.is_none() && !last.is_empty() {
+                // Those that were rolled back are to be looked past.
+                hidden = Some(last);
+                continue;
+            }
+            let is_hidden = |version| {
+                let mut spans = spans.iter();
+                spans.any(|(first, last)| (*first..=*last).contains(&version))
+            };
+            views.retain(|view| !is_hidden(view.version));
+            views.truncate(limit);
+            return Ok(views);
+        }
+    }
+
+    /// As [`history_of`](Self::history_of), those too that were rolled back; with the spans of
+    /// versions that were, as of the last record that is read.
+    async fn checkpoints(
+        &self,
+        thread: &ThreadId,
+        before: Option<u64>,
+        limit: usize,
+        graphs: &Graphs,
+    ) -> Result<(Vec<CheckpointView>, Vec<(u64, u64)>), Error> {
         let mut views: Vec<CheckpointView> = Vec::new();
+        let mut hidden = Vec::new();
         let mut spoiled = None;
         self.replay(
             thread,
@@ -506,6 +542,7 @@ impl Threads {
                 let graph = graphs.get(&state.graph).map(|graph| graph.topology());
                 CheckpointView::observe(&mut views, record, before, state, graph);
                 spoiled.clone_from(&state.spoiled);
+                hidden.clone_from(&state.hidden);
             },
             limit,
             None,
@@ -516,7 +553,7 @@ impl Threads {
         }
         views.reverse();
         views.truncate(limit);
-        Ok(views)
+        Ok((views, hidden))
     }
 
     /// Folds the log forward from a snapshot far enough back to meet `checkpoints` checkpoints

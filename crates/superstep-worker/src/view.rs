@@ -118,6 +118,7 @@ impl CheckpointView {
                 record.body,
                 RecordBody::Started { .. }
                     | RecordBody::Cancelled { .. }
+                    | RecordBody::Displaced(_)
                     | RecordBody::DeadlinePassed { .. }
                     | RecordBody::Retried { again: true, .. }
             );

@@ -195,8 +195,12 @@ impl Works {
     }
 
     /// Whether this worker goes on with the thread at once: one next task, within the bounds of
-    /// run-ahead. `__start__` runs no node and is never worth a message.
+    /// run-ahead. `__start__` and the next run of the queue run no node and are never worth a
+    /// message.
     fn goes_on(&self, thread: &Thread, record: Dispatch, supersteps: u32, began: Instant) -> bool {
+        if thread.state.begins_next() {
+            return true;
+        }
         let mut open = thread.state.round_tasks(record);
         let (Some(only), None) = (open.next(), open.next()) else {
             return false;

@@ -53,6 +53,8 @@ pub(crate) async fn start(session: &Session, args: StartArgs) -> Result<Exit, Fa
         metadata: object("--metadata", &args.metadata)?,
         graph_version: args.graph_version,
         checkpoint_id: args.checkpoint,
+        multitask_strategy: args.strategy.map(|strategy| strategy.to_string()),
+        after_seconds: args.after,
         interrupt_before: args.stops.before(),
         interrupt_after: args.stops.after(),
         ..StartCommand::default()
@@ -102,6 +104,8 @@ pub(crate) async fn resume(session: &Session, args: ResumeArgs) -> Result<Exit, 
 pub(crate) async fn cancel(session: &Session, args: CancelArgs) -> Result<Exit, Failure> {
     let command = CancelCommand {
         reason: args.reason,
+        run_id: args.run,
+        action: args.rollback.then(|| "rollback".to_owned()),
     };
     let client = session.connect().await?.client();
     let sending = Dispatch::new(session, &args.send, false);

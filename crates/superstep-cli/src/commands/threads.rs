@@ -115,6 +115,16 @@ async fn get(session: &Session, thread: &ThreadId) -> Result<Exit, Failure> {
             ))?;
         }
     }
+    for queued in &found.queue {
+        let when = match &queued.not_before {
+            Some(time) => format!("not before {}", seconds(time)),
+            None => format!("since {}", seconds(&queued.queued_at)),
+        };
+        output.line(format!(
+            "queue {}  {}  {DIM}{when}{DIM:#}",
+            queued.run_id, queued.status
+        ))?;
+    }
     if !found.state.next.is_empty() {
         output.line(format!("next  {}", counted(found.state.next.iter())))?;
     }

@@ -1,9 +1,9 @@
-//! Start, cancel, update and retry: commands that name a thread and carry no answer.
+//! Start, update and retry: commands that name a thread and carry no answer.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
-use superstep_graph::{Source, TaskId};
+use superstep_graph::{InterruptId, Source, TaskId};
 
 use super::{Start, StateUpdate, Verdict};
 use crate::{
@@ -21,24 +21,13 @@ pub(super) fn start_new(start: &Start) -> Verdict {
             reason: reason.to_owned(),
         });
     }
-    Verdict::Append(started(start))
+    Verdict::Append(started(start, Vec::new()))
 }
 
-/// A start of a thread that exists. It is refused while a run is under way and, but for the
-/// `langgraph` profile, while questions are open: new input would discard them without a word.
-pub(super) fn start(state: &ThreadState, start: &Start) -> Verdict {
-    if start.graph.name != state.graph.name {
-        return Verdict::Refuse(Refusal::WrongGraph {
-            thread: state.thread.clone(),
-            graph: state.graph.name.clone(),
-        });
-    }
-    let questions = state.open_questions().next().is_some();
-    if state.is_busy() || (questions && state.profile == Profile::Default) {
-        return Verdict::Refuse(busy(state));
-    }
+/// A start of a thread that rests: nothing of another run is in its way.
+pub(super) fn begin(state: &ThreadState, start: &Start) -> Verdict {
     if !start.input.is_null() {
-        return Verdict::Append(started(start));
+        return Verdict::Append(started(start, open_ids(state)));
     }
     let (limit, terms) = (Some(start.recursion_limit), &start.terms);
     let Some(at) = &start.at else {
@@ -101,7 +90,12 @@ pub(super) fn replay(
     })
 }
 
-fn started(start: &Start) -> RecordBody {
+fn open_ids(state: &ThreadState) -> Vec<InterruptId> {
+    let open = state.open_questions();
+    open.map(|(_, question)| question.id.clone()).collect()
+}
+
+fn started(start: &Start, discards: Vec<InterruptId>) -> RecordBody {
     RecordBody::Started {
         command: start.command.clone(),
         run: start.run.clone(),
@@ -113,6 +107,7 @@ fn started(start: &Start) -> RecordBody {
         metadata: start.metadata.clone(),
         terms: start.terms.clone(),
         at: start.at.clone(),
+        discards,
     }
 }
 
@@ -120,10 +115,11 @@ pub(super) fn busy(state: &ThreadState) -> Refusal {
     Refusal::Busy {
         thread: state.thread.clone(),
         status: state.status(),
-        run: state
-            .run
-            .as_ref()
-            .map_or_else(|| RunId::new("-"), |run| run.id.clone()),
+        run: match (&state.run, state.queue.first()) {
+            (_, Some(queued)) if !state.is_running() && !state.holds_starts() => queued.run.clone(),
+            (Some(run), _) => run.id.clone(),
+            (None, _) => RunId::new("-"),
+        },
     }
 }
 
@@ -137,25 +133,6 @@ pub(super) fn spoiled(state: &ThreadState) -> Option<Refusal> {
 pub(super) fn graph_decides(state: &ThreadState) -> bool {
     let asked = state.decision.as_ref().map(|decision| &decision.asked);
     matches!(asked, Some(Asked::Update { .. } | Asked::Command(_)))
-}
-
-/// A cancel ends what runs and gives up what waits; finished supersteps stay.
-pub(super) fn cancel(state: &ThreadState, command: &CommandRef, reason: Option<String>) -> Verdict {
-    if graph_decides(state) {
-        // The update was accepted and will be told of; what it leaves is what is cancelled.
-        return Verdict::Wait;
-    }
-    let waits = state.open_questions().next().is_some();
-    if !state.is_busy() && !waits {
-        return Verdict::Refuse(Refusal::NothingToCancel {
-            thread: state.thread.clone(),
-            status: state.status(),
-        });
-    }
-    Verdict::Append(RecordBody::Cancelled {
-        command: command.clone(),
-        reason,
-    })
 }
 
 /// An update of the state is decided by a worker of the graph; it is refused while tasks run.

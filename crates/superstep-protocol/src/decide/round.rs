@@ -347,6 +347,7 @@ fn declined(
         },
         spoils: resume == Some(true),
         resume: resume.is_some(),
+        queued: None,
     }
 }
 

@@ -6,7 +6,7 @@
 
 use superstep_graph::TaskId;
 
-use super::{Nothing, Verdict, answer};
+use super::{Nothing, Verdict, answer, queue};
 use crate::{
     ids::UnixMillis,
     pause::Timer,
@@ -18,6 +18,7 @@ pub(super) fn due(state: &ThreadState, name: &str, now: UnixMillis) -> Verdict {
     match Timer::of_name(name) {
         Some(Timer::Interrupt(interrupt)) => answer::deadline(state, &interrupt, now),
         Some(Timer::Task(task)) => wake(state, &task, now),
+        Some(Timer::Start(run)) => queue::start_due(state, &run, now),
         // A newer version's: it is for a worker of that one.
         None => Verdict::Nothing(Nothing::Late),
     }

@@ -64,6 +64,10 @@ pub(super) fn begin_run(
     step: i64,
     (recursion_limit, config, terms): Settings,
 ) {
+    // Rounds of a run before that are open are part of what a rollback undoes.
+    let is_open = !state.rounds.is_empty() || state.is_paused();
+    let open = state.run.as_ref().filter(|_| is_open);
+    let since = open.map_or(state.head.version - 1, |run| run.since);
     state.run = Some(Run {
         id: id.clone(),
         status: RunStatus::Pending,
@@ -74,6 +78,7 @@ pub(super) fn begin_run(
         command: command.clone(),
         terms,
         shows: false,
+        since,
     });
 }
 
@@ -85,8 +90,8 @@ pub(super) fn continue_run(
     recursion_limit: Option<u32>,
     terms: &Terms,
 ) {
-    let (limit, config) = match state.run.take() {
-        Some(run) => (run.recursion_limit, run.config),
+    let (limit, config) = match &state.run {
+        Some(run) => (run.recursion_limit, run.config.clone()),
         None => (crate::decide::RECURSION_LIMIT, serde_json::Map::new()),
     };
     let settings = (recursion_limit.unwrap_or(limit), config, terms.clone());

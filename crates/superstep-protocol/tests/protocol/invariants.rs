@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::Value;
 use superstep_graph::Source;
 use superstep_protocol::{
-    CommandId, Progress, Record, RecordBody, RunStatus, ThreadState, ThreadStatus,
+    CommandId, Progress, QueuedRun, Record, RecordBody, RunId, RunStatus, ThreadId, ThreadState,
+    ThreadStatus, fold,
 };
 
 use crate::world::work_of;
@@ -23,6 +24,8 @@ fn command_in(body: &RecordBody) -> Option<&CommandId> {
         | RecordBody::Cancelled { command, .. }
         | RecordBody::Deleted { command } => Some(&command.id),
         RecordBody::Commanded { asked, .. } => Some(&asked.command.id),
+        RecordBody::Enqueued(queued) => Some(&queued.command.id),
+        RecordBody::Displaced(displaced) => Some(&displaced.start.command.id),
         _ => None,
     }
 }
@@ -35,12 +38,34 @@ pub(crate) fn check_log(log: &[Record]) {
     let mut dispatches = BTreeSet::new();
     let mut closed = BTreeSet::new();
     let mut commanded = BTreeMap::new();
+    let mut waiting = BTreeSet::new();
     for (at, record) in log.iter().enumerate() {
         assert_eq!(record.head.version, at as u64 + 1);
         assert!(at == 0 || log[at - 1].time <= record.time);
         dispatches.insert(record.head);
+        let restores = match &record.body {
+            RecordBody::Cancelled { restores, .. } => restores.as_deref(),
+            RecordBody::Displaced(displaced) => displaced.restores.as_deref(),
+            _ => None,
+        };
+        if restores.is_some() {
+            // What was answered is undone, and may be asked again.
+            answered.clear();
+        }
         if let Some(command) = command_in(&record.body) {
-            assert!(commands.insert(command), "{command} took effect twice");
+            // What waited for its turn takes effect when that comes.
+            let waits = matches!(
+                record.body,
+                RecordBody::Enqueued(_) | RecordBody::Displaced(_)
+            );
+            let turn = !waits && waiting.remove(command);
+            assert!(
+                turn || commands.insert(command),
+                "{command} took effect twice"
+            );
+            if waits {
+                waiting.insert(command);
+            }
         }
         let answers_to = match &record.body {
             RecordBody::Resumed { answers, .. } => {
@@ -108,7 +133,7 @@ pub(crate) fn check_state(state: &ThreadState) {
     let run = state.run.as_ref();
     let asks = state.open_questions().next().is_some();
     match state.status() {
-        ThreadStatus::Busy => assert!(state.is_busy()),
+        ThreadStatus::Busy => assert!(state.is_busy() || state.delayed().next().is_some()),
         ThreadStatus::Error => {
             assert!(
                 run.is_some_and(|run| run.error.is_some()),
@@ -124,6 +149,49 @@ pub(crate) fn check_state(state: &ThreadState) {
                 "it waits for nothing: {state:#?}"
             );
         }
+    }
+}
+
+/// One run at a time; what waits begins in order, once, or is cancelled once.
+pub(crate) fn check_runs(thread: &ThreadId, log: &[Record]) {
+    let mut before: Option<ThreadState> = None;
+    let mut ended: BTreeSet<RunId> = BTreeSet::new();
+    for record in log {
+        let after = fold(thread, before.clone(), record).expect("the log folds");
+        let queue = before.as_ref().map_or(&[][..], |before| &before.queue);
+        let begins = match &record.body {
+            RecordBody::Started { run, .. } | RecordBody::Retried { run, .. } => Some(run),
+            RecordBody::Commanded { asked, .. } => Some(&asked.run),
+            RecordBody::Declined { queued, .. } => queued.as_ref(),
+            _ => None,
+        };
+        if let Some(before) = before.as_ref().filter(|_| begins.is_some()) {
+            assert!(!before.is_running(), "two runs at once: {record:#?}");
+        }
+        let left: Vec<&QueuedRun> = queue
+            .iter()
+            .filter(|queued| !after.queue.iter().any(|still| still.run == queued.run))
+            .collect();
+        for queued in &left {
+            assert!(ended.insert(queued.run.clone()), "{} twice", queued.run);
+        }
+        if let Some(next) = left.iter().find(|queued| Some(&queued.run) == begins) {
+            assert_eq!(left.len(), 1, "one begins and others are lost");
+            let first = queue.iter().map(QueuedRun::ready_at).min();
+            assert_eq!(Some(next.ready_at()), first, "it is not its turn");
+        } else if !left.is_empty() {
+            let gone = match &record.body {
+                RecordBody::Cancelled { queued, .. } => queued.len(),
+                RecordBody::Displaced(displaced) => displaced.queued.len(),
+                RecordBody::Deleted { .. } => left.len(),
+                other => panic!("{} empties the queue", other.kind()),
+            };
+            assert_eq!(left.len(), gone);
+        }
+        if let RecordBody::Deleted { .. } = &record.body {
+            ended.clear();
+        }
+        before = Some(after);
     }
 }
 

@@ -14,6 +14,7 @@ mod meanings;
 mod owed;
 mod pauses;
 mod questions;
+mod queue;
 mod refusals;
 mod replay;
 mod states;

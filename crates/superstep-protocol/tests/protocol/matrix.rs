@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use superstep_graph::InterruptId;
 use superstep_protocol::{
-    Answers, Dispatch, Event, Goto, Head, Nonce, Nothing, Progress, RunError, StateUpdate, Timer,
-    Updated, Verdict,
+    Answers, Cancel, Dispatch, Event, Goto, Head, Nonce, Nothing, Progress, RunError, StateUpdate,
+    Strategy, Timer, Updated, Verdict,
 };
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     story::{End, Story},
 };
 
-const EVENTS: [&str; 41] = [
+const EVENTS: [&str; 54] = [
     "start",
     "start with null",
     "start of another graph",
@@ -59,6 +59,19 @@ const EVENTS: [&str; 41] = [
     "timer of a",
     "timer of a too early",
     "timer of the deadline of a",
+    "start that waits",
+    "start that interrupts",
+    "start that rolls back",
+    "start for later",
+    "start of s1 again",
+    "start of s2 again",
+    "cancel of s1",
+    "cancel of s2",
+    "cancel of another run",
+    "cancel that rolls back",
+    "next run",
+    "start of s2 due",
+    "start of s2 due too early",
 ];
 
 /// The dispatch that the state waits for first, else its head, else one that never was.
@@ -168,10 +181,7 @@ fn event(story: &mut Story, name: &str) -> Event {
             let id: InterruptId = "ffffffffffffffffffffffffffffffff".into();
             story.resume_event("x", by_id(&[id]))
         }
-        "cancel" => Event::Cancel {
-            command,
-            reason: None,
-        },
+        "cancel" => Event::Cancel(Box::new(Cancel::new(command, None))),
         "update" => Event::Update(Box::new(StateUpdate::new(command, json!({}), None))),
         "retry" => Event::Retry {
             command,
@@ -318,6 +328,33 @@ fn event(story: &mut Story, name: &str) -> Event {
                 name: Timer::Interrupt(first_question(story, "a")).name(),
             }
         }
+        "start that waits" => story.start_with("x", Strategy::Enqueue),
+        "start that interrupts" => story.start_with("x", Strategy::Interrupt),
+        "start that rolls back" => story.start_with("x", Strategy::Rollback),
+        "start for later" => story.start_later("x"),
+        "start of s1 again" => story.start_event("s1", json!({"topic": "x"})),
+        "start of s2 again" => story.start_with("s2", Strategy::Interrupt),
+        "cancel of s1" | "cancel of s2" | "cancel of another run" => {
+            let run = name.rsplit(' ').next().unwrap();
+            Event::Cancel(Box::new(Cancel {
+                run: Some(format!("run-{run}").into()),
+                ..Cancel::new(command, None)
+            }))
+        }
+        "cancel that rolls back" => story.with_before(Event::Cancel(Box::new(Cancel {
+            rollback: true,
+            ..Cancel::new(command, None)
+        }))),
+        "next run" => Event::NextRun { dispatch },
+        "start of s2 due" => {
+            story.now = story.now.plus_ms(120_000);
+            Event::TimerDue {
+                name: Timer::Start("run-s2".into()).name(),
+            }
+        }
+        "start of s2 due too early" => Event::TimerDue {
+            name: Timer::Start("run-s2".into()).name(),
+        },
         other => panic!("no event {other}"),
     }
 }
@@ -329,6 +366,7 @@ fn word(verdict: &Verdict) -> String {
         Verdict::Nothing(Nothing::Late) => "late".to_owned(),
         Verdict::Nothing(Nothing::Incomplete { .. }) => "incomplete".to_owned(),
         Verdict::Nothing(Nothing::NotDue) => "not due".to_owned(),
+        Verdict::Known(_) => "known".to_owned(),
         Verdict::Wait => "wait".to_owned(),
     }
 }
@@ -400,7 +438,7 @@ fn every_kind_of_event_is_among_the_events() {
         .map(|name| match event(&mut state("running_one"), name) {
             Event::Start(_) => "start",
             Event::Resume(_) => "resume",
-            Event::Cancel { .. } => "cancel",
+            Event::Cancel(_) => "cancel",
             Event::Update(_) => "update",
             Event::Retry { .. } => "retry",
             Event::Delete { .. } => "delete",
@@ -411,10 +449,11 @@ fn every_kind_of_event_is_among_the_events() {
             Event::Create { .. } => "create",
             Event::CommandApplied { .. } => "command applied",
             Event::TimerDue { .. } => "timer due",
+            Event::NextRun { .. } => "next run",
             other => panic!("a new kind of event: {other:?}"),
         })
         .collect();
-    assert_eq!(kinds.len(), 13, "{kinds:?}");
+    assert_eq!(kinds.len(), 14, "{kinds:?}");
 }
 
 #[test]
@@ -422,7 +461,8 @@ fn no_event_but_a_start_makes_a_thread() {
     for name in EVENTS {
         for before in ["none", "tombstone"] {
             let verdict = found(before, name);
-            let starts = verdict == "append started" || verdict == "append created";
+            let begins = ["append started", "append created", "append enqueued"];
+            let starts = begins.contains(&verdict.as_str());
             assert!(starts || !verdict.starts_with("append"), "{before}, {name}");
         }
     }

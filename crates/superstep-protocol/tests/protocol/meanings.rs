@@ -47,6 +47,16 @@ fn every_story_stands_as_it_should() {
         ("sleeping_twice", Thread::Busy, Some(Running), 0),
         ("sleeping_beside_a_question", Thread::Busy, Some(Running), 1),
         ("asking_in_its_sleep", Thread::Busy, Some(Running), 1),
+        ("queued", Thread::Busy, Some(Running), 0),
+        (
+            "queued_at_a_question",
+            Thread::Interrupted,
+            Some(Success),
+            1,
+        ),
+        ("next_asked", Thread::Busy, Some(Success), 0),
+        ("delayed", Thread::Busy, Some(Success), 0),
+        ("displaced", Thread::Busy, Some(Interrupted), 0),
     ];
     assert_eq!(rows.len(), STATES.len() - 1);
     for (name, thread, run, open) in rows {
@@ -55,7 +65,9 @@ fn every_story_stands_as_it_should() {
         assert_eq!(found.status(), thread, "{name}");
         assert_eq!(run_status(&story), run, "{name}");
         assert_eq!(found.open_questions().count(), open, "{name}");
-        assert_eq!(found.is_busy(), thread == Thread::Busy, "{name}");
+        // A run that waits for its time keeps no worker busy.
+        let waits = name == "delayed";
+        assert_eq!(found.is_busy(), thread == Thread::Busy && !waits, "{name}");
         assert_eq!(found.head, story.last().head, "{name}");
         assert_eq!(found.time, story.last().time, "{name}");
     }
@@ -455,6 +467,9 @@ fn a_log_with_a_gap_is_none() {
     let cancelled = RecordBody::Cancelled {
         command: story.command("c"),
         reason: None,
+        spares: false,
+        queued: Vec::new(),
+        restores: None,
     };
     let head = story.state().head.version;
     let deleted = state("tombstone");

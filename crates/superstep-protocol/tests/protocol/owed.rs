@@ -186,6 +186,7 @@ fn a_state_owes_the_events_of_every_untold_record() {
         metadata: serde_json::Map::new(),
         terms: superstep_protocol::Terms::default(),
         at: None,
+        discards: Vec::new(),
     };
     let head = superstep_protocol::Head {
         version: 7,

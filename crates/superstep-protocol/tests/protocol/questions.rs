@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use superstep_protocol::{Answers, Event, Head, Nonce, Nothing, UnixMillis, Verdict};
+use superstep_protocol::{Answers, Cancel, Event, Head, Nonce, Nothing, UnixMillis, Verdict};
 
 use crate::{
     states::state,
@@ -14,6 +14,7 @@ fn kind(verdict: &Verdict) -> &'static str {
     match verdict {
         Verdict::Append(body) => body.kind(),
         Verdict::Refuse(refusal) => refusal.kind(),
+        Verdict::Known(_) => "known",
         Verdict::Nothing(_) => "nothing",
         Verdict::Wait => "wait",
     }
@@ -73,10 +74,7 @@ fn of_an_answer_a_deadline_and_a_cancel_one_wins() {
             Event::DeadlineReached {
                 interrupt: id.clone(),
             },
-            Event::Cancel {
-                command: story.command("c"),
-                reason: None,
-            },
+            Event::Cancel(Box::new(Cancel::new(story.command("c"), None))),
         ]
     };
     let mut timely = start.clone();

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use serde_json::json;
-use superstep_protocol::{Answers, Event, Refusal, UnixMillis, Verdict};
+use superstep_protocol::{
+    Answers, Cancel, Event, QUEUED_RUNS_MAX, Refusal, Strategy, UnixMillis, Verdict,
+};
 
 use crate::{
     states::state,
@@ -44,10 +46,19 @@ fn all() -> Vec<Refusal> {
         let command = &mut resume.command;
         command.sent_at = UnixMillis(1);
     }
-    let cancel = |story: &Story| Event::Cancel {
-        command: story.command("x"),
-        reason: None,
+    let cancel = |story: &Story| Event::Cancel(Box::new(Cancel::new(story.command("x"), None)));
+    let cancel_of = |story: &Story, run: &str| {
+        let cancel = Cancel::new(story.command("x"), None);
+        Event::Cancel(Box::new(Cancel {
+            run: Some(run.into()),
+            ..cancel
+        }))
     };
+    let mut full = running.clone();
+    for at in 0..QUEUED_RUNS_MAX {
+        let event = full.start_with(&format!("q{at}"), Strategy::Enqueue);
+        full.happens(&event);
+    }
     let retry = |story: &Story| Event::Retry {
         command: story.command("x"),
         run: "x".into(),
@@ -84,6 +95,8 @@ fn all() -> Vec<Refusal> {
         },
         refusal(&completed, &retry(&completed)),
         refusal(&completed, &cancel(&completed)),
+        refusal(&full, &full.start_with("x", Strategy::Enqueue)),
+        refusal(&running, &cancel_of(&running, "run-y")),
         Refusal::Unsupported {
             what: "a fork".to_owned(),
             instead: "start a new thread".to_owned(),
@@ -117,6 +130,8 @@ fn refusals_say_what_is_wrong_and_what_to_do() {
     invalid_update: the update cannot be applied: the graph has no channel `x`
     nothing_to_retry: thread `t` is idle and has nothing to retry
     nothing_to_cancel: thread `t` is idle and has nothing to cancel
+    queue_full: thread `t` has 64 runs waiting and may have no more; wait until some are over, or cancel them
+    unknown_run: thread `t` has no run `run-y`; take the id from its start's reply
     unsupported: a fork is not supported by this version; start a new thread
     "#);
 }
@@ -135,7 +150,7 @@ fn refusals_read_back_as_written_under_their_kind() {
         kinds.push(refusal.kind());
     }
     kinds.dedup();
-    assert_eq!(kinds.len(), 18, "{kinds:?}");
+    assert_eq!(kinds.len(), 20, "{kinds:?}");
 }
 
 #[test]
@@ -145,7 +160,7 @@ fn only_what_may_be_on_its_way_is_held_back() {
         .filter(|refusal| refusal.may_be_early())
         .map(Refusal::kind)
         .collect();
-    assert_eq!(early, ["unknown_graph", "unknown_thread"]);
+    assert_eq!(early, ["unknown_graph", "unknown_thread", "unknown_run"]);
 }
 
 #[test]

@@ -1,11 +1,11 @@
 //! One story for each kind of state a thread can be in.
 
-use superstep_protocol::Stop;
+use superstep_protocol::{Stop, Strategy};
 
 use crate::story::{End, Story};
 
 /// Every kind of state, by name.
-pub(crate) const STATES: [&str; 27] = [
+pub(crate) const STATES: [&str; 32] = [
     "none",
     "tombstone",
     "input_asked",
@@ -33,6 +33,11 @@ pub(crate) const STATES: [&str; 27] = [
     "sleeping_twice",
     "sleeping_beside_a_question",
     "asking_in_its_sleep",
+    "queued",
+    "queued_at_a_question",
+    "next_asked",
+    "delayed",
+    "displaced",
 ];
 
 /// The story that leads there. Its last questions are of node `a`, then `b`, then `c`.
@@ -156,6 +161,32 @@ pub(crate) fn state(name: &str) -> Story {
         "asking_in_its_sleep" => {
             story.start("s1").enter(&["a"]);
             story.round(&[("a", End::AsksAndSleeps(30_000))], &[]);
+        }
+        "queued" | "next_asked" => {
+            story.start("s1").enter(&["a"]);
+            for id in ["s2", "s3"] {
+                let event = story.start_with(id, Strategy::Enqueue);
+                story.happens(&event);
+            }
+            if name == "next_asked" {
+                story.round(&[("a", End::Done)], &[]);
+            }
+        }
+        "queued_at_a_question" => {
+            story.start("s1").enter(&["a"]).round(&[("a", asks)], &[]);
+            let event = story.start_with("s2", Strategy::Enqueue);
+            story.happens(&event);
+        }
+        "delayed" => {
+            story.start("s1").enter(&["a"]);
+            story.round(&[("a", End::Done)], &[]);
+            let event = story.start_later("s2");
+            story.happens(&event);
+        }
+        "displaced" => {
+            story.start("s1").enter(&["a"]);
+            let event = story.start_with("s2", Strategy::Interrupt);
+            story.happens(&event);
         }
         other => panic!("no story of {other}"),
     }

@@ -11,10 +11,10 @@ use superstep_graph::{
     ChannelChange, Delta, InterruptId, Namespace, START, Task, TaskId, TaskPath, Write,
 };
 use superstep_protocol::{
-    Answers, Base, Closing, CommandRef, Dispatch, Event, GraphId, Head, Nonce, Pause, Paused,
-    Profile, Raised, Record, RecordBody, Resume, RunError, Start, StateUpdate, Stop, Superstep,
-    TaskResult, Terms, ThreadId, ThreadState, Timer, UnixMillis, Updated, Verdict, close_with,
-    decide, fold, sleep_name,
+    Answers, Base, Cancel, Closing, CommandRef, Dispatch, Event, GraphId, Head, Nonce, Pause,
+    Paused, Profile, Raised, Record, RecordBody, Restored, Resume, RunError, Start, StateUpdate,
+    Stop, Strategy, Superstep, TaskResult, Terms, ThreadId, ThreadState, Timer, UnixMillis,
+    Updated, Verdict, close_with, decide, fold, rolls_back, sleep_name,
 };
 
 /// How a node ended.
@@ -139,7 +139,59 @@ impl Story {
             metadata: Map::new(),
             terms: Terms::default(),
             at: None,
+            strategy: Strategy::Reject,
+            not_before: None,
+            before: None,
         }))
+    }
+
+    /// A start that says what becomes of a run that is not over.
+    pub(crate) fn start_with(&self, id: &str, strategy: Strategy) -> Event {
+        let mut event = self.start_event(id, json!({"topic": id}));
+        if let Event::Start(start) = &mut event {
+            start.strategy = strategy;
+        }
+        self.with_before(event)
+    }
+
+    /// The event with what the thread was before the run that it rolls back.
+    pub(crate) fn with_before(&self, mut event: Event) -> Event {
+        let Some(state) = &self.state else {
+            return event;
+        };
+        let Some(version) = rolls_back(state, &event) else {
+            return event;
+        };
+        let mut before = None;
+        for record in self.records.iter().filter(|r| r.head.version <= version) {
+            before = Some(fold(&self.thread, before, record).unwrap());
+        }
+        let restored = match &before {
+            Some(before) if !before.deleted => Restored::of(before),
+            _ => Restored::nothing(version, &state.incarnation),
+        };
+        match &mut event {
+            Event::Start(start) => start.before = Some(Box::new(restored)),
+            Event::Cancel(cancel) => cancel.before = Some(Box::new(restored)),
+            _ => {}
+        }
+        event
+    }
+
+    /// A start that is to wait for a minute.
+    pub(crate) fn start_later(&self, id: &str) -> Event {
+        let mut event = self.start_with(id, Strategy::Enqueue);
+        if let Event::Start(start) = &mut event {
+            start.not_before = Some(self.now.plus_ms(60_000));
+        }
+        event
+    }
+
+    /// A worker begins the next run of the queue.
+    #[track_caller]
+    pub(crate) fn begin_next(&mut self) -> &mut Self {
+        let dispatch = self.state().decision.as_ref().unwrap().dispatch;
+        self.happens(&Event::NextRun { dispatch })
     }
 
     #[track_caller]
@@ -331,10 +383,8 @@ impl Story {
 
     #[track_caller]
     pub(crate) fn cancel(&mut self, id: &str) -> &mut Self {
-        let event = Event::Cancel {
-            command: self.command(id),
-            reason: Some("enough".to_owned()),
-        };
+        let reason = Some("enough".to_owned());
+        let event = Event::Cancel(Box::new(Cancel::new(self.command(id), reason)));
         self.happens(&event)
     }
 

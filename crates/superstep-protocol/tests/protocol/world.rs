@@ -12,14 +12,15 @@ use superstep_graph::{
     ChannelChange, Delta, InterruptId, Namespace, START, Task, TaskId, TaskPath, Write,
 };
 use superstep_protocol::{
-    Answers, Asked, Closing, CommandId, CommandRef, Dispatch, Event, Head, Nonce, Obligation,
-    Pause, Paused, Profile, Raised, Record, Resume, RunError, Start, StateUpdate, Stop, Superstep,
-    TaskResult, Terms, ThreadId, ThreadState, Timer, UnixMillis, Updated, Verdict, close_with,
-    decide, fold, obligations, sleep_name, timers,
+    Answers, Asked, Cancel, Closing, CommandId, CommandRef, Dispatch, Event, Head, Nonce,
+    Obligation, Pause, Paused, Profile, Raised, Record, Restored, Resume, RunError, RunId, Start,
+    StateUpdate, Stop, Strategy, Superstep, TaskResult, Terms, ThreadId, ThreadState, Timer,
+    UnixMillis, Updated, Verdict, close_with, decide, fold, obligations, rolls_back, sleep_name,
+    timers,
 };
 
 use crate::{
-    invariants::{check_applied, check_log, check_state},
+    invariants::{check_applied, check_log, check_runs, check_state},
     toy_store::{Append, Appended, Store},
 };
 
@@ -153,6 +154,7 @@ impl World {
                 return;
             }
             let view = self.writers[writer].view.clone();
+            let event = &self.with_before(view.as_ref(), event);
             let body = match decide(&self.thread, view.as_ref(), event, self.now) {
                 Verdict::Append(body) => body,
                 Verdict::Refuse(refusal) => {
@@ -164,7 +166,7 @@ impl World {
                     }
                     return;
                 }
-                Verdict::Nothing(_) | Verdict::Wait => return,
+                Verdict::Known(_) | Verdict::Nothing(_) | Verdict::Wait => return,
             };
             self.nonce += 1;
             let append = Append {
@@ -190,6 +192,30 @@ impl World {
                 return;
             }
         }
+    }
+
+    /// The event with what the thread was before the run that it rolls back.
+    fn with_before(&self, view: Option<&ThreadState>, event: &Event) -> Event {
+        let mut event = event.clone();
+        let Some((view, version)) = view.and_then(|view| Some((view, rolls_back(view, &event)?)))
+        else {
+            return event;
+        };
+        let mut state = None;
+        let records = self.store.log.iter();
+        for record in records.take_while(|record| record.head.version <= version) {
+            state = Some(fold(&self.thread, state, record).expect("the log folds"));
+        }
+        let restored = match &state {
+            Some(state) if !state.deleted => Restored::of(state),
+            _ => Restored::nothing(version, &view.incarnation),
+        };
+        match &mut event {
+            Event::Start(start) => start.before = Some(Box::new(restored)),
+            Event::Cancel(cancel) => cancel.before = Some(Box::new(restored)),
+            _ => {}
+        }
+        event
     }
 
     /// Whether the append is over for the writer, as far as it knows.
@@ -251,6 +277,7 @@ impl World {
                         Ok(amended(&view))
                     },
                 },
+                Asked::Next => Event::NextRun { dispatch },
                 Asked::Close => self.closing(&view, dispatch, BTreeMap::new(), draw),
             };
             return self.decide(writer, &event, lost);
@@ -413,8 +440,13 @@ impl World {
         });
         let question = chosen(questions.len(), pick).map(|at| questions[at].clone());
         let value = json!({"from": command.id});
-        Some(match kind % 13 {
-            0 | 1 => Event::Start(Box::new(Start {
+        let queued: Vec<RunId> = view.map_or(Vec::new(), |view| {
+            let queue = view.queue.iter();
+            queue.map(|queued| queued.run.clone()).collect()
+        });
+        let queued = chosen(queued.len(), pick).map(|at| queued[at].clone());
+        Some(match kind % 20 {
+            0 | 1 | 12..=14 => Event::Start(Box::new(Start {
                 command,
                 run,
                 graph: crate::story::graph("g"),
@@ -429,6 +461,14 @@ impl World {
                 metadata: Map::new(),
                 terms: Terms::default(),
                 at: None,
+                strategy: match kind % 20 {
+                    12 => Strategy::Enqueue,
+                    13 => Strategy::Interrupt,
+                    14 => Strategy::Rollback,
+                    _ => Strategy::Reject,
+                },
+                not_before: pick.is_multiple_of(5).then(|| self.now.plus_ms(300)),
+                before: None,
             })),
             2 => Event::Resume(Box::new(Resume::new(command, run, Answers::Plain(value)))),
             3 => Event::Resume(Box::new(Resume {
@@ -441,7 +481,7 @@ impl World {
                 run,
                 Answers::ById(BTreeMap::from([(question?, value)])),
             ))),
-            7 => Event::DeadlineReached {
+            7 | 18 | 19 => Event::DeadlineReached {
                 interrupt: question?,
             },
             8 => Event::Update(Box::new(StateUpdate::new(command, json!({}), None))),
@@ -450,16 +490,21 @@ impl World {
                 run,
                 recursion_limit: None,
             },
-            10 => Event::Cancel {
-                command,
-                reason: None,
-            },
-            11 => {
+            10 => Event::Cancel(Box::new(Cancel::new(command, None))),
+            17 => {
                 let view = view?;
                 let at = chosen(view.tasks.len(), pick)?;
                 let name = Timer::Task(view.tasks[at].task.id.clone()).name();
                 Event::TimerDue { name }
             }
+            15 => Event::TimerDue {
+                name: Timer::Start(queued?).name(),
+            },
+            16 => Event::Cancel(Box::new(Cancel {
+                run: if pick.is_multiple_of(2) { queued } else { None },
+                rollback: true,
+                ..Cancel::new(command, None)
+            })),
             _ if pick.is_multiple_of(4) => Event::Delete { command },
             _ => Event::Resume(Box::new(Resume::new(
                 command,
@@ -513,6 +558,12 @@ impl World {
             } else if let Some(id) = asks.first() {
                 let answers = Answers::ById(BTreeMap::from([(id.clone(), json!(1))]));
                 Event::Resume(Box::new(Resume::new(command, run, answers)))
+            } else if let Some((_, not_before)) = view.delayed().next() {
+                self.now = self.now.max(not_before);
+                let run = view.next_queued(self.now).expect("one is due").run.clone();
+                Event::TimerDue {
+                    name: Timer::Start(run).name(),
+                }
             } else if view.tasks.is_empty() {
                 return;
             } else {
@@ -551,6 +602,7 @@ impl World {
             state = Some(fold(&self.thread, state, record).expect("the log folds"));
         }
         assert_eq!(state, self.store.state);
+        check_runs(&self.thread, &self.store.log);
     }
 }
 
@@ -581,9 +633,8 @@ fn command_of(event: &Event) -> Option<&CommandId> {
         Event::Start(start) => Some(&start.command.id),
         Event::Resume(resume) => Some(&resume.command.id),
         Event::Update(update) => Some(&update.command.id),
-        Event::Cancel { command, .. }
-        | Event::Retry { command, .. }
-        | Event::Delete { command } => Some(&command.id),
+        Event::Cancel(cancel) => Some(&cancel.command.id),
+        Event::Retry { command, .. } | Event::Delete { command } => Some(&command.id),
         _ => None,
     }
 }

@@ -73,7 +73,7 @@ fn walks_reach_every_kind_of_record() {
     let mut runner = TestRunner::deterministic();
     let mut seen = std::collections::BTreeMap::<&str, usize>::new();
     let mut supersteps = 0;
-    for _ in 0..64 {
+    for _ in 0..128 {
         let steps = steps(160).new_tree(&mut runner).unwrap().current();
         let world = walk(3, Profile::Default, &steps, true);
         for record in &world.store.log {
@@ -95,6 +95,8 @@ fn walks_reach_every_kind_of_record() {
         "deadline_passed",
         "declined",
         "deleted",
+        "displaced",
+        "enqueued",
         "failed",
         "interrupted",
         "paused",

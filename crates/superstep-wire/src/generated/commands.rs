@@ -43,8 +43,14 @@ pub struct StartCommand {
         skip_serializing_if = "BTreeMap::is_empty"
     )]
     pub metadata: BTreeMap<String, Value>,
-    /// What to do if a run of the thread is not over. Only `reject`, the default: the command is
-    /// refused as `busy`.
+    /// What to do if a run of the thread is not over. `enqueue`, the default: this one waits for its
+    /// turn, first come, first served, and while questions are open (in the `langgraph` profile it
+    /// begins then, and gives them up). `reject`: the command is refused as `busy`. `interrupt`: what
+    /// runs and what waits for its turn is cancelled; completed supersteps stay. `rollback`: the
+    /// same, and what the running one did is undone and left out of the history.
+    ///
+    /// A start with the `run_id` of a run that the thread remembers is accepted again and begins
+    /// nothing, whatever this says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub multitask_strategy: Option<String>,
     /// Only this version of the graph. Absent: superstep picks the version.
@@ -90,6 +96,9 @@ pub struct StartCommand {
         skip_serializing_if = "crate::field::is_false"
     )]
     pub stream_subgraphs: bool,
+    /// The run waits for so many seconds from when the command was sent before it can begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub after_seconds: Option<u32>,
 }
 
 /// Settings of one run, as in LangGraph's `config`.
@@ -212,7 +221,8 @@ pub struct ResumeCommand {
     pub stream_subgraphs: bool,
 }
 
-/// Ends what runs or waits on a thread. Completed supersteps stay; open questions close.
+/// Ends what runs or waits on a thread, and the runs that wait for their turn. Completed supersteps
+/// stay; open questions close.
 ///
 /// Subject `<prefix>.<namespace>.cancel.<thread>`. The body may be empty.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -221,6 +231,14 @@ pub struct CancelCommand {
     /// Why, for people; kept with the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Only this run: the one under way, or one that waits for its turn. One that the thread does
+    /// not have is refused as `unknown_run`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run_id: Option<String>,
+    /// `interrupt`, the default, or `rollback`: what the run under way did is undone, and left out
+    /// of the history.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
 }
 
 /// Changes the state of a thread that no run is working on, as if a node had written it; or

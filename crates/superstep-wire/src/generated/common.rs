@@ -65,6 +65,11 @@ pub enum RefusalKind {
     NothingToRetry,
     /// Nothing of the thread runs and nothing waits. Nothing is to be cancelled.
     NothingToCancel,
+    /// As many runs wait on the thread as may. Wait until some are over, or cancel them.
+    QueueFull,
+    /// The thread has no run of this id, as far as it remembers, also not after a short wait for a
+    /// start on its way. Take the id from the reply to its start.
+    UnknownRun,
     /// This version of superstep, or this graph, does not offer what the command asks for. The
     /// message names it.
     Unsupported,
@@ -75,7 +80,7 @@ pub enum RefusalKind {
 
 impl RefusalKind {
     /// Every word that is written, in the order of the contract.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 24] = [
         Self::Malformed,
         Self::TooLarge,
         Self::UnknownGraph,
@@ -97,6 +102,8 @@ impl RefusalKind {
         Self::Superseded,
         Self::NothingToRetry,
         Self::NothingToCancel,
+        Self::QueueFull,
+        Self::UnknownRun,
         Self::Unsupported,
     ];
 
@@ -124,6 +131,8 @@ impl RefusalKind {
             Self::Superseded => "superseded",
             Self::NothingToRetry => "nothing_to_retry",
             Self::NothingToCancel => "nothing_to_cancel",
+            Self::QueueFull => "queue_full",
+            Self::UnknownRun => "unknown_run",
             Self::Unsupported => "unsupported",
             Self::Unknown => "unknown",
         }

@@ -28,7 +28,7 @@ pub enum EventKind {
     ResumeAccepted,
     /// A resume was refused.
     ResumeRefused,
-    /// A start was refused.
+    /// A start was refused; also one that had waited for its turn and could not begin.
     StartRefused,
     /// A cancel was refused.
     CancelRefused,
@@ -43,6 +43,10 @@ pub enum EventKind {
     /// A run ended before the graph did: the thread waits for answers. It comes after the
     /// `interrupt` events of the questions that the run opened, and without any if it opened none.
     RunStopped,
+    /// A start was accepted and waits for its turn, or for its time.
+    RunQueued,
+    /// A question was given up by new input, in the `langgraph` profile; `interrupt_id` says which.
+    InterruptDiscarded,
     /// A kind that this reader does not know; never written. New kinds come: pass over it.
     #[serde(other)]
     Unknown,
@@ -50,7 +54,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every word that is written, in the order of the contract.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::RunStarted,
         Self::RunCompleted,
         Self::RunFailed,
@@ -66,6 +70,8 @@ impl EventKind {
         Self::StateUpdated,
         Self::ThreadDeleted,
         Self::RunStopped,
+        Self::RunQueued,
+        Self::InterruptDiscarded,
     ];
 
     /// The word on the wire.
@@ -86,6 +92,8 @@ impl EventKind {
             Self::StateUpdated => "state_updated",
             Self::ThreadDeleted => "thread_deleted",
             Self::RunStopped => "run_stopped",
+            Self::RunQueued => "run_queued",
+            Self::InterruptDiscarded => "interrupt_discarded",
             Self::Unknown => "unknown",
         }
     }
@@ -179,7 +187,7 @@ pub struct Event {
         skip_serializing_if = "crate::field::is_false"
     )]
     pub values_omitted: bool,
-    /// The question that nobody answered in time; for `interrupt_expired`.
+    /// The question; for `interrupt_expired` and `interrupt_discarded`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interrupt_id: Option<String>,
 }

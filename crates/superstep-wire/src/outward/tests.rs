@@ -118,6 +118,22 @@ fn every_event_of_the_protocol_has_its_kind() {
             },
             EventKind::UpdateRefused,
         ),
+        (EventData::RunQueued, EventKind::RunQueued),
+        (
+            EventData::InterruptDiscarded {
+                interrupt: "i1".into(),
+            },
+            EventKind::InterruptDiscarded,
+        ),
+        (
+            EventData::StartRefused {
+                refusal: R::NothingToRetry {
+                    thread: "order-42".into(),
+                    status: ThreadStatus::Idle,
+                },
+            },
+            EventKind::StartRefused,
+        ),
         (EventData::StateUpdated, EventKind::StateUpdated),
         (EventData::ThreadDeleted, EventKind::ThreadDeleted),
     ] {
@@ -191,6 +207,22 @@ fn every_refusal_has_its_kind_and_data() {
         },
         RefusalKind::NotWaiting,
         Some(json!({"status": "idle"})),
+    );
+    check(
+        &R::QueueFull {
+            thread: thread(),
+            queued: 64,
+        },
+        RefusalKind::QueueFull,
+        Some(json!({"queued": 64})),
+    );
+    check(
+        &R::UnknownRun {
+            thread: thread(),
+            run: "run-1".into(),
+        },
+        RefusalKind::UnknownRun,
+        Some(json!({"run_id": "run-1"})),
     );
     check(
         &R::NothingToRetry {

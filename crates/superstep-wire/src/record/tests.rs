@@ -8,9 +8,9 @@ use std::{collections::BTreeMap, path::PathBuf};
 use serde_json::{Map, json};
 use superstep_graph::{Breakpoints, Delta, Lineage, Source, Task, TaskId, TaskPath, Write};
 use superstep_protocol::{
-    Amended, AskedCommand, Base, CommandRef, Committed, Durability, Goto, Head, Nonce, Parked,
-    Pause, Paused, Profile, Raised, RecordBody, Refusal, RunError, StreamMode, Streams, Terms,
-    Then, ThreadId, Trace, TracedWrite, UnixMillis, fold, sleep_name,
+    Amended, AskedCommand, Base, CommandRef, Committed, Displaced, Durability, Goto, Head, Nonce,
+    Parked, Pause, Paused, Profile, QueuedRun, Raised, RecordBody, Refusal, Restored, RunError,
+    StreamMode, Streams, Terms, Then, ThreadId, Trace, TracedWrite, UnixMillis, fold, sleep_name,
 };
 
 use super::*;
@@ -76,6 +76,7 @@ fn started() -> RecordBody {
         metadata: Map::new(),
         terms: Terms::default(),
         at: None,
+        discards: Vec::new(),
     }
 }
 
@@ -183,10 +184,14 @@ fn records() -> Vec<Record> {
             },
             spoils: false,
             resume: false,
+            queued: None,
         },
         RecordBody::Cancelled {
             command: command(),
             reason: Some("ordered twice".to_owned()),
+            spares: false,
+            queued: Vec::new(),
+            restores: None,
         },
         RecordBody::DeadlinePassed { interrupt: id },
         RecordBody::Deleted { command: command() },
@@ -203,7 +208,9 @@ fn records() -> Vec<Record> {
         })
         .collect();
     let first = records[0].clone();
-    let state = fold(&ThreadId::from("order-42"), None, &first).unwrap();
+    let mut state = fold(&ThreadId::from("order-42"), None, &first).unwrap();
+    // Written before states remembered their runs.
+    state.begun.clear();
     records[0].snapshot = Some(Box::new(state));
     records
 }
@@ -233,7 +240,7 @@ fn grown() -> Vec<(&'static str, Record)> {
     };
     let created = RecordBody::Created {
         command: command(),
-        graph,
+        graph: graph.clone(),
         profile: Profile::Langgraph,
     };
     let state = before[0].snapshot.clone().expect("the first one has it");
@@ -282,7 +289,7 @@ fn grown() -> Vec<(&'static str, Record)> {
         TaskResult::Interrupted {
             raised: vec![Raised {
                 index: 0,
-                id: Some(id),
+                id: Some(id.clone()),
                 payload: json!("inside?"),
                 expires_at: Some(UnixMillis(1_773_480_500_000)),
             }],
@@ -334,7 +341,63 @@ fn grown() -> Vec<(&'static str, Record)> {
         run: "run-1".into(),
         tasks: vec![task().id],
     };
+    let queued_run = || QueuedRun {
+        command: command(),
+        run: "run-5".into(),
+        graph: graph.clone(),
+        profile: Profile::Langgraph,
+        input: json!({"topic": "more tea"}),
+        recursion_limit: 25,
+        config: Map::from_iter([("user".to_owned(), json!("ada"))]),
+        metadata: Map::from_iter([("tier".to_owned(), json!(2))]),
+        terms: terms(),
+        at: base(),
+        queued_at: UnixMillis(1_773_480_413_004),
+        not_before: Some(UnixMillis(1_773_480_423_004)),
+    };
+    let restores = || {
+        Some(Box::new(Restored {
+            version: 3,
+            checkpoint: state.checkpoint.clone(),
+            saved: Some((head(3), UnixMillis(1_773_480_413_003))),
+            tasks: vec![task()],
+            kept: BTreeMap::new(),
+        }))
+    };
+    let displaced = RecordBody::Displaced(Box::new(Displaced {
+        start: queued_run(),
+        run: Some("run-1".into()),
+        queued: vec!["run-4".into()],
+        restores: restores(),
+    }));
+    let cancelled = RecordBody::Cancelled {
+        command: command(),
+        reason: None,
+        spares: true,
+        queued: vec!["run-4".into(), "run-5".into()],
+        restores: restores(),
+    };
+    let declined = RecordBody::Declined {
+        closes: head(4),
+        command: command(),
+        refusal: Refusal::QueueFull {
+            thread: "order-42".into(),
+            queued: 64,
+        },
+        spoils: false,
+        resume: false,
+        queued: Some("run-5".into()),
+    };
+    let mut discarding = started();
+    if let RecordBody::Started { discards, .. } = &mut discarding {
+        *discards = vec![id.clone()];
+    }
     let named = [
+        ("enqueued", RecordBody::Enqueued(Box::new(queued_run()))),
+        ("displaced", displaced),
+        ("cancelled_of_the_queue", cancelled),
+        ("declined_of_the_queue", declined),
+        ("started_over_questions", discarding),
         ("created", created),
         ("commanded", commanded),
         ("amended", amended),

@@ -7,8 +7,8 @@
 
 use superstep_graph::{TaskId, digest};
 use superstep_protocol::{
-    CommandId, CommandRef, Event, FoldError, Head, Nonce, Record, RecordBody, Refusal, RunId,
-    ThreadId, ThreadState, UnixMillis, Verdict, decide, fold,
+    Cancel, CommandId, CommandRef, Event, FoldError, Head, Nonce, Record, RecordBody, Refusal,
+    RunId, ThreadId, ThreadState, UnixMillis, Verdict, decide, fold,
 };
 
 use superstep_wire::record::ProgressEntry;
@@ -170,13 +170,17 @@ impl Log {
             Event::TimerDue { .. } => self.time,
             _ => LONG_AGO,
         };
+        if let (Event::Start(_), Some(state)) = (event, &mut self.state) {
+            // All its runs are named like that of its parent.
+            state.begun.clear();
+        }
         match decide(&self.thread, self.state.as_ref(), event, now) {
             Verdict::Append(body) => {
                 self.append(body);
                 Ok(())
             }
             Verdict::Refuse(refusal) => Err(refusal),
-            Verdict::Nothing(_) | Verdict::Wait => {
+            Verdict::Known(_) | Verdict::Nothing(_) | Verdict::Wait => {
                 unreachable!("nobody else decides on a call of a subgraph")
             }
         }
@@ -211,7 +215,7 @@ impl Log {
     pub(super) fn cancel(&mut self) {
         let command = self.command(self.next_command());
         let reason = Some("it went on in its parent".to_owned());
-        let event = Event::Cancel { command, reason };
+        let event = Event::Cancel(Box::new(Cancel::new(command, reason)));
         // What does not run needs no end.
         let _ = self.apply(&event);
     }

@@ -13,8 +13,8 @@ use serde_json::{Map, Value};
 use superstep_checkpoint::{InterruptQuery, Page, REGISTRATION_TTL, ThreadQuery, ThreadRow};
 use superstep_graph::{Graph, InterruptId, NodeName, TaskId};
 use superstep_protocol::{
-    GraphName, GraphVersion, RunError, RunId, RunStatus, StreamMode, ThreadId, ThreadState,
-    ThreadStatus,
+    GraphName, GraphVersion, QueuedRun, RunError, RunId, RunStatus, StreamMode, ThreadId,
+    ThreadState, ThreadStatus,
 };
 use superstep_queue::{EventFilter, Subscription};
 use superstep_wire::{Event, decode, time::to_rfc3339};
@@ -53,6 +53,9 @@ pub struct ThreadDetail {
     /// The last run.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub run: Option<RunDetail>,
+    /// The runs that wait for their turn, in the order in which they were queued.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub queue: Vec<QueuedDetail>,
     /// Its values, tasks and open questions.
     #[serde(flatten)]
     pub state: StateView,
@@ -70,6 +73,31 @@ pub struct RunDetail {
     pub error: Option<RunError>,
 }
 
+/// A run that waits for its turn.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct QueuedDetail {
+    /// Its id.
+    pub run_id: RunId,
+    /// How it stands: pending.
+    pub status: RunStatus,
+    /// When it was queued.
+    pub queued_at: String,
+    /// Not before this time, if it was given one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<String>,
+}
+
+impl QueuedDetail {
+    fn of(queued: &QueuedRun) -> Self {
+        Self {
+            run_id: queued.run.clone(),
+            status: RunStatus::Pending,
+            queued_at: to_rfc3339(queued.queued_at),
+            not_before: queued.not_before.map(to_rfc3339),
+        }
+    }
+}
+
 impl ThreadDetail {
     pub(super) fn of(state: &ThreadState, graph: Option<&Graph>) -> Self {
         Self {
@@ -85,6 +113,7 @@ impl ThreadDetail {
                 status: run.status,
                 error: run.error.clone(),
             }),
+            queue: state.queue.iter().map(QueuedDetail::of).collect(),
             state: StateView::of(state, graph),
         }
     }

@@ -23,6 +23,7 @@ use super::{
 use crate::{
     error::Error,
     shown::{output, shows},
+    threads::Fate,
 };
 
 /// How a run ended.
@@ -169,9 +170,11 @@ impl Watching {
             let found = match (found, &state) {
                 (None, Some(state)) if state.head.version > searched && !is_last(state, run) => {
                     searched = state.head.version;
-                    let declined = self.client.threads.declined(&self.thread, self.since, run);
-                    let refusal = declined.await?;
-                    refusal.map(|refusal| (Ended::Declined { refusal }, false))
+                    let fate = self.client.threads.fate(&self.thread, self.since, run);
+                    fate.await?.map(|fate| match fate {
+                        Fate::Declined(refusal) => (Ended::Declined { refusal }, false),
+                        Fate::Cancelled => (Ended::Cancelled, false),
+                    })
                 }
                 (found, _) => found,
             };
@@ -250,7 +253,7 @@ fn ended(state: &ThreadState, graph: Option<&Graph>) -> Option<Ended> {
             values,
         });
     }
-    let run = state.run.as_ref().filter(|_| !state.is_busy())?;
+    let run = state.run.as_ref().filter(|_| !state.is_running())?;
     match run.status {
         RunStatus::Pending | RunStatus::Running => None,
         RunStatus::Error | RunStatus::Timeout => Some(Ended::Failed {

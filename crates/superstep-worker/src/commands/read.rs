@@ -12,8 +12,8 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use superstep_graph::command_input;
 use superstep_protocol::{
-    Answers, CommandRef, Event, GraphId, Profile, RECURSION_LIMIT, Refusal, Resume, RunId, Start,
-    StateUpdate, ThreadId,
+    Answers, Cancel, CommandRef, Event, GraphId, Profile, RECURSION_LIMIT, Refusal, Resume, RunId,
+    Start, StateUpdate, Strategy, ThreadId,
 };
 use superstep_queue::CommandKind;
 use superstep_wire::{ResumeCommand, RunConfig, decode, outward};
@@ -102,9 +102,13 @@ impl Commands {
             CommandKind::Update => return self.read_update(&thread, body, command).await,
             CommandKind::Cancel => {
                 let event = decode::cancel(body, bytes_max)
-                    .map(|cancel| Event::Cancel {
-                        command: command.clone(),
-                        reason: cancel.reason,
+                    .and_then(|cancel| {
+                        let rollback = cancel.rolls_back()?;
+                        Ok(Event::Cancel(Box::new(Cancel {
+                            run: cancel.run_id.map(RunId::from),
+                            rollback,
+                            ..Cancel::new(command.clone(), cancel.reason)
+                        })))
                     })
                     .map_err(|error| error.refusal());
                 Asked::of(&thread, event, None)
@@ -204,6 +208,9 @@ impl Commands {
                 metadata: Map::new(),
                 terms: resume.terms.clone(),
                 at: None,
+                strategy: Strategy::Enqueue,
+                not_before: None,
+                before: None,
             }))))
         }))
     }
@@ -297,21 +304,20 @@ impl Commands {
             Ok(start) => start,
             Err(error) => return Ok(asked(&made_thread(), Err(error.refusal()), None)),
         };
-        let terms = start.terms();
+        let terms = start
+            .terms()
+            .and_then(|terms| Ok((terms, start.strategy()?)));
         let thread = start.thread_id.map_or_else(made_thread, ThreadId::from);
         let run = named(start.run_id, command);
         let refused = |told| Ok(asked(&thread, Err(told), Some(run.clone())));
-        let terms = match terms {
-            Ok(terms) => terms,
+        let (terms, strategy) = match terms {
+            Ok(read) => read,
             Err(error) => return refused(error.refusal()),
         };
-        let strategy = start.multitask_strategy.as_deref().unwrap_or("reject");
-        if strategy != "reject" {
-            return refused(unsupported(
-                &format!("multitask_strategy `{strategy}`"),
-                "use `reject` and start again when the run is over",
-            ));
-        }
+        // From when it was sent, so that it is the same time whenever the command is decided.
+        let not_before = start.after_seconds.filter(|seconds| *seconds > 0);
+        let not_before =
+            not_before.map(|seconds| command.sent_at.plus_ms(u64::from(seconds) * 1_000));
         let limit = match self.limit_of(start.config.as_ref()) {
             Ok(limit) => limit,
             Err(told) => return refused(told),
@@ -341,6 +347,9 @@ impl Commands {
             metadata: object(start.metadata),
             terms,
             at,
+            strategy,
+            not_before,
+            before: None,
         }));
         Ok(asked(&thread, Ok(event), Some(run.clone())))
     }

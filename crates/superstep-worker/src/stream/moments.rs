@@ -161,8 +161,9 @@ pub(crate) fn is_of_run(body: &RecordBody) -> bool {
         | RecordBody::Interrupted(_)
         | RecordBody::Failed(_)
         | RecordBody::Resumed { .. }
-        | RecordBody::Retried { .. }
-        | RecordBody::Cancelled { .. } => true,
+        | RecordBody::Retried { .. } => true,
+        RecordBody::Cancelled { spares, .. } => !spares,
+        RecordBody::Displaced(displaced) => displaced.run.is_some(),
         _ => false,
     }
 }
@@ -180,7 +181,7 @@ pub(crate) fn appended(
         RecordBody::Committed(committed) if committed.run.is_some() => {
             saved(stream, graph, ran, committed, state);
         }
-        RecordBody::Amended(_) if !state.is_busy() => nothing_left(stream, graph, state),
+        RecordBody::Amended(_) if !state.is_running() => nothing_left(stream, graph, state),
         RecordBody::Interrupted(parked) if !stream.is_inside() => {
             let step = state.next_step();
             let writes = state.tasks.iter().filter_map(|task| match &task.progress {

@@ -11,6 +11,14 @@ use superstep_protocol::{
 use super::Threads;
 use crate::{error::Error, graphs::Graphs, view::StateView};
 
+/// How a run came to nothing.
+pub(crate) enum Fate {
+    /// The graph cannot take what it was to begin with.
+    Declined(Refusal),
+    /// It was cancelled before it began, or displaced by another one.
+    Cancelled,
+}
+
 impl Threads {
     /// The checkpoint that a command names, with all that a branch from it needs; or why the
     /// command cannot be taken. As [`base`](Self::base) otherwise.
@@ -74,20 +82,21 @@ impl Threads {
             Ok(None) | Err(Refusal::UnknownThread { .. }) => return Ok(None),
             Err(refusal) => return Err(Error::Refused(refusal)),
         };
-        let history = self.history_of(thread, None, usize::MAX, graphs).await?;
+        // One that was rolled back is in no history any more, and still is what it was.
+        let all = self.checkpoints(thread, None, usize::MAX, graphs);
+        let (history, _) = all.await?;
         let version = base.saved.0.version;
         let found = history.into_iter().find(|view| view.version == version);
         Ok(found.map(StateView::from))
     }
 
-    /// Why the graph did not take the command that was to begin `run`, if it was accepted behind
-    /// record `since` and declined then.
-    pub(crate) async fn declined(
+    /// How `run`, which was accepted behind record `since`, came to nothing, if the log says so.
+    pub(crate) async fn fate(
         &self,
         thread: &ThreadId,
         since: u64,
         run: &RunId,
-    ) -> Result<Option<Refusal>, Error> {
+    ) -> Result<Option<Fate>, Error> {
         let mut asked = None;
         for record in self.records_behind(thread, since).await? {
             match record.body {
@@ -96,7 +105,20 @@ impl Threads {
                 }
                 RecordBody::Declined {
                     closes, refusal, ..
-                } if asked == Some(closes) => return Ok(Some(refusal)),
+                } if asked == Some(closes) => return Ok(Some(Fate::Declined(refusal))),
+                RecordBody::Declined {
+                    queued: Some(queued),
+                    refusal,
+                    ..
+                } if queued == *run => return Ok(Some(Fate::Declined(refusal))),
+                RecordBody::Cancelled { queued, .. } if queued.contains(run) => {
+                    return Ok(Some(Fate::Cancelled));
+                }
+                RecordBody::Displaced(displaced)
+                    if displaced.run.as_ref() == Some(run) || displaced.queued.contains(run) =>
+                {
+                    return Ok(Some(Fate::Cancelled));
+                }
                 _ => {}
             }
         }

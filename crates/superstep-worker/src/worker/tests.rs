@@ -308,7 +308,11 @@ async fn commands_that_cannot_be_taken_are_refused_by_kind() {
         kind(cluster.send(Resume, "a", unknown).await),
         "unknown_interrupt"
     );
-    let start = json!({"thread_id": "a", "input": {"draft": "e"}});
+    let start = json!({
+        "thread_id": "a",
+        "input": {"draft": "e"},
+        "multitask_strategy": "reject",
+    });
     assert_eq!(kind(cluster.send(Begin, "asking", start).await), "busy");
     assert_eq!(
         cluster.send(Cancel, "a", json!({})).await.outcome,
