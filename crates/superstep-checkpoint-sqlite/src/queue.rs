@@ -26,8 +26,8 @@ use bytes::Bytes;
 use rusqlite::Connection;
 use superstep_protocol::{GraphId, RunId, ThreadId, UnixMillis};
 use superstep_queue::{
-    CommandMessage, Consumer, Error, ErrorKind, EventFilter, EventMessage, Finding, Headers,
-    Published, Queue, Subscription, WorkMessage, header, subject::Subjects,
+    CommandMessage, Consumer, Error, ErrorKind, EventFilter, EventMessage, EventsMade, Finding,
+    Headers, Published, Queue, Subscription, WorkMessage, header, subject::Subjects,
 };
 
 use self::{
@@ -357,6 +357,11 @@ impl Queue for SqliteQueue {
         let now = self.shared.database.now();
         let read = move |connection: &Connection| stream::waited(connection, &lane, now);
         self.shared.read(read).await
+    }
+
+    /// Streams are in the file of the log: neither is lost alone.
+    async fn events_made(&self) -> Result<Option<EventsMade>, Error> {
+        Ok(None)
     }
 
     async fn events(&self, filter: &EventFilter) -> Result<Box<dyn Subscription>, Error> {

@@ -10,7 +10,7 @@ use superstep_graph::{InterruptId, NodeName, TaskId};
 
 use crate::{
     ids::{CommandId, Head, RunId, ThreadId, UnixMillis},
-    record::{CommandRef, Record, RecordBody, RunError, Then},
+    record::{CommandRef, Parked, Record, RecordBody, RunError, TASK_POISONED, TaskResult, Then},
     refusal::Refusal,
     state::ThreadState,
 };
@@ -33,6 +33,13 @@ pub enum EventData {
     /// The run ended in error.
     RunFailed {
         /// Why.
+        error: RunError,
+    },
+    /// A task failed unrun, because it kills the workers it runs on.
+    DeadLetter {
+        /// The task.
+        task: TaskId,
+        /// What was tried, and how often.
         error: RunError,
     },
     /// The run was cancelled.
@@ -100,6 +107,7 @@ impl EventData {
             Self::RunCompleted { .. } => "run_completed",
             Self::RunStopped => "run_stopped",
             Self::RunFailed { .. } => "run_failed",
+            Self::DeadLetter { .. } => "dead_letter",
             Self::RunCancelled { .. } => "run_cancelled",
             Self::Interrupt { .. } => "interrupt",
             Self::InterruptExpired { .. } => "interrupt_expired",
@@ -202,7 +210,8 @@ pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
                 error: error.clone(),
             }),
         },
-        RecordBody::Interrupted(_) => {
+        RecordBody::Interrupted(parked) => {
+            told.extend(dead_letters(parked));
             told.extend(opened(record, after));
             // With a task that goes on by itself the run is not over.
             if !after.is_paused() {
@@ -210,6 +219,7 @@ pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
             }
         }
         RecordBody::Failed(parked) => {
+            told.extend(dead_letters(parked));
             told.extend(opened(record, after));
             if let Some(error) = &parked.error {
                 told.push(EventData::RunFailed {
@@ -316,6 +326,22 @@ fn ended_at_once(after: &ThreadState) -> Option<EventData> {
     } else {
         Some(EventData::RunStopped)
     }
+}
+
+/// The tasks of a round that failed because they kill the workers they run on.
+fn dead_letters(parked: &Parked) -> impl Iterator<Item = EventData> {
+    parked
+        .results
+        .iter()
+        .filter_map(|(task, result)| match result {
+            TaskResult::Failed { error, .. } if error.kind == TASK_POISONED => {
+                Some(EventData::DeadLetter {
+                    task: task.clone(),
+                    error: error.clone(),
+                })
+            }
+            _ => None,
+        })
 }
 
 /// The questions that this record opened.

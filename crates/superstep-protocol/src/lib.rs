@@ -36,7 +36,8 @@ pub use queue::{
 };
 pub use record::{
     Amended, AskedCommand, Base, CommandRef, Committed, Durability, Goto, Parked, Profile, Raised,
-    Record, RecordBody, RunError, TaskResult, Terms, Then, Trace, TracedWrite, Update,
+    Record, RecordBody, RunError, TASK_POISONED, TaskResult, Terms, Then, Trace, TracedWrite,
+    Update,
 };
 pub use refusal::Refusal;
 pub use state::{

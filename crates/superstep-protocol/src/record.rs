@@ -47,6 +47,9 @@ pub struct CommandRef {
     pub trace: Option<String>,
 }
 
+/// The kind of error of a task that kills the workers it runs on.
+pub const TASK_POISONED: &str = "TaskPoisoned";
+
 /// Why a run ended in error: what a person reads, and what clients match on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunError {

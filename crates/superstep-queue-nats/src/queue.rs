@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -19,10 +19,10 @@ use async_nats::{
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt;
-use superstep_protocol::{GraphId, RunId, ThreadId};
+use superstep_protocol::{GraphId, RunId, ThreadId, UnixMillis};
 use superstep_queue::{
-    CommandMessage, Consumer, Error, ErrorKind, EventFilter, EventMessage, Finding, Published,
-    Queue, Subscription, WorkMessage, header, subject::Subjects,
+    CommandMessage, Consumer, Error, ErrorKind, EventFilter, EventMessage, EventsMade, Finding,
+    Published, Queue, Subscription, WorkMessage, header, subject::Subjects,
 };
 use tokio::{sync::Semaphore, time::timeout};
 
@@ -34,7 +34,7 @@ use crate::{
     doctor, message,
     publish::{IN_FLIGHT_MAX, Outgoing},
     settings::NatsSettings,
-    streams::ensure_stream,
+    streams::{ensure_stream, stream_info},
     subscribe::{CoreSubscription, EventSubscription},
 };
 
@@ -58,6 +58,8 @@ pub(crate) struct Shared {
     pub(crate) subjects: Subjects,
     pub(crate) in_flight: Semaphore,
     pub(crate) backlogs: Backlogs,
+    /// When this queue made the events stream, in milliseconds; 0 if it did not.
+    made_events: AtomicU64,
     /// Which streams this queue has found or made.
     seen: [AtomicBool; StreamRole::ALL.len()],
 }
@@ -86,6 +88,7 @@ impl NatsQueue {
                 subjects,
                 in_flight: Semaphore::new(IN_FLIGHT_MAX),
                 backlogs: Backlogs::default(),
+                made_events: AtomicU64::new(0),
                 seen: Default::default(),
             }),
         })
@@ -125,9 +128,14 @@ impl Shared {
         let wanted = role.wanted(&self.settings, &self.subjects, self.counts_bytes());
         let seen = &self.seen[role as usize];
         let was_there = seen.load(Ordering::Relaxed);
-        let info = ensure_stream(&self.context, role, &wanted, was_there)
+        let (info, made) = ensure_stream(&self.context, role, &wanted, was_there)
             .await
             .map_err(|failed| self.explained(failed))?;
+        if made && matches!(role, StreamRole::Events) {
+            let at = info.created.unix_timestamp_nanos() / 1_000_000;
+            let at = u64::try_from(at).unwrap_or_default();
+            self.made_events.store(at, Ordering::Relaxed);
+        }
         seen.store(true, Ordering::Relaxed);
         Ok(info)
     }
@@ -271,6 +279,20 @@ impl Queue for NatsQueue {
 
     async fn backlog(&self, graph: &GraphId) -> Result<Option<Duration>, Error> {
         self.shared.backlog(graph).await
+    }
+
+    async fn events_made(&self) -> Result<Option<EventsMade>, Error> {
+        let name = StreamRole::Events.stream(&self.shared.subjects);
+        let found = stream_info(&self.shared.context, &name).await?;
+        let created = match found {
+            Some(info) => info.created,
+            None => self.shared.ensure(StreamRole::Events).await?.created,
+        };
+        let at = u64::try_from(created.unix_timestamp_nanos() / 1_000_000).unwrap_or_default();
+        Ok(Some(EventsMade {
+            at: UnixMillis(at),
+            here: self.shared.made_events.load(Ordering::Relaxed) == at,
+        }))
     }
 
     async fn events(&self, filter: &EventFilter) -> Result<Box<dyn Subscription>, Error> {

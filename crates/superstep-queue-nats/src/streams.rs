@@ -27,13 +27,13 @@ use crate::{
 const DELETION_PAUSE: Duration = Duration::from_millis(500);
 
 /// Makes the stream, or checks the one that is there. `was_there` says that it is missed and
-/// not new.
+/// not new. Answers too whether this made it.
 pub(crate) async fn ensure_stream(
     context: &Context,
     role: StreamRole,
     wanted: &stream::Config,
     was_there: bool,
-) -> Result<stream::Info, Error> {
+) -> Result<(stream::Info, bool), Error> {
     let mut found = stream_info(context, &wanted.name).await?;
     if found.is_none() && was_there {
         sleep(DELETION_PAUSE).await;
@@ -41,7 +41,7 @@ pub(crate) async fn ensure_stream(
     }
     if let Some(found) = found {
         check_stream(role, wanted, &found.config)?;
-        return Ok(found);
+        return Ok((found, false));
     }
     let what = format!("creating the stream {}", wanted.name);
     let created: Response<stream::Info> = context
@@ -51,14 +51,14 @@ pub(crate) async fn ensure_stream(
     match created {
         Response::Ok(created) => {
             info!(stream = wanted.name, "created the stream");
-            Ok(created)
+            Ok((created, true))
         }
         // Another was faster and has other bounds.
         Response::Err { error } if error.error_code() == ErrorCode::STREAM_NAME_EXIST => {
             let found = stream_info(context, &wanted.name).await?;
             let found = found.ok_or_else(|| error::refused(&what, &error))?;
             check_stream(role, wanted, &found.config)?;
-            Ok(found)
+            Ok((found, false))
         }
         Response::Err { error } => Err(error::refused(&what, &error)),
     }

@@ -14,5 +14,6 @@ pub mod subject;
 pub use error::{Error, ErrorKind};
 pub use queue::{
     Acker, CommandKind, CommandMessage, Consumer, Delivery, DeliveryBody, EventFilter,
-    EventMessage, Finding, Headers, Published, Queue, Received, Subscription, WorkMessage, header,
+    EventMessage, EventsMade, Finding, Headers, Published, Queue, Received, Subscription,
+    WorkMessage, header,
 };

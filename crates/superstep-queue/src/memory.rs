@@ -30,7 +30,8 @@ use self::{
 };
 use crate::{
     Acker, CommandMessage, Consumer, Delivery, DeliveryBody, Error, ErrorKind, EventFilter,
-    EventMessage, Finding, Headers, Published, Queue, Received, Subscription, WorkMessage, header,
+    EventMessage, EventsMade, Finding, Headers, Published, Queue, Received, Subscription,
+    WorkMessage, header,
     subject::{Subject, Subjects},
 };
 
@@ -105,6 +106,8 @@ struct State {
     events: EventLog,
     inboxes: HashMap<String, oneshot::Sender<Bytes>>,
     inbox_last: u64,
+    /// How often everything was forgotten.
+    forgotten: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -121,17 +124,14 @@ impl MemoryQueue {
     pub fn new(settings: MemoryQueueSettings) -> Result<Self, Error> {
         let subjects = Subjects::new(&settings.prefix, &settings.namespace)?;
         let window = settings.duplicate_window;
+        let [commands, work] = streams(&settings);
         let state = State {
-            commands: Stream::new(
-                "commands",
-                unix_now(),
-                settings.command_messages_max,
-                window,
-            ),
-            work: Stream::new("work", unix_now(), settings.work_messages_max, window),
+            commands,
+            work,
             events: EventLog::new(settings.event_messages_max, window),
             inboxes: HashMap::new(),
             inbox_last: 0,
+            forgotten: 0,
         };
         Ok(Self {
             shared: Arc::new(Shared {
@@ -143,6 +143,19 @@ impl MemoryQueue {
                 outputs: broadcast::Sender::new(OUTPUT_BACKLOG_MAX),
             }),
         })
+    }
+
+    /// Forgets every command, work and event, as a server does that comes back with an empty disk.
+    /// Deliveries that are held come to nothing.
+    pub fn forget(&self) {
+        let settings = &self.shared.settings;
+        let [commands, work] = streams(settings);
+        let mut state = self.shared.state();
+        // Sequences go on: a late answer to a delivery from before must not touch another's.
+        state.commands.forget(commands);
+        state.work.forget(work);
+        state.events.forget();
+        state.forgotten += 1;
     }
 
     /// Publishes under a subject as a plain client would: what lands in the streams of
@@ -192,6 +205,15 @@ impl MemoryQueue {
             ack_wait,
         })
     }
+}
+
+fn streams(settings: &MemoryQueueSettings) -> [Stream; 2] {
+    let window = settings.duplicate_window;
+    let commands = settings.command_messages_max;
+    [
+        Stream::new("commands", unix_now(), commands, window),
+        Stream::new("work", unix_now(), settings.work_messages_max, window),
+    ]
 }
 
 impl Shared {
@@ -333,6 +355,14 @@ impl Queue for MemoryQueue {
     async fn backlog(&self, graph: &GraphId) -> Result<Option<Duration>, Error> {
         let lane = self.shared.subjects.work(graph)?;
         Ok(self.shared.state().work.waited(&lane, Instant::now()))
+    }
+
+    async fn events_made(&self) -> Result<Option<EventsMade>, Error> {
+        let forgotten = self.shared.state().forgotten;
+        Ok(Some(EventsMade {
+            at: UnixMillis(forgotten),
+            here: false,
+        }))
     }
 
     async fn events(&self, filter: &EventFilter) -> Result<Box<dyn Subscription>, Error> {

@@ -223,6 +223,15 @@ pub trait Subscription: Send {
     async fn next(&mut self) -> Result<Option<Received>, Error>;
 }
 
+/// When the events stream was made: it holds nothing from before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventsMade {
+    /// When; another time is another stream.
+    pub at: UnixMillis,
+    /// Whether this very queue made it.
+    pub here: bool,
+}
+
 /// A finding of a queue about itself, for `doctor`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -274,6 +283,9 @@ pub trait Queue: Send + Sync + 'static {
     /// none waits. May be a second old: it is a hint for whoever wonders why a thread stands
     /// still.
     async fn backlog(&self, graph: &GraphId) -> Result<Option<Duration>, Error>;
+
+    /// The events stream that there is; `None` where it cannot be lost without the store.
+    async fn events_made(&self) -> Result<Option<EventsMade>, Error>;
 
     /// Subscribes to stored events; active when this returns.
     async fn events(&self, filter: &EventFilter) -> Result<Box<dyn Subscription>, Error>;

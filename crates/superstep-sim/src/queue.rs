@@ -15,7 +15,8 @@ use bytes::Bytes;
 use superstep_protocol::{GraphId, RunId, ThreadId, UnixMillis};
 use superstep_queue::{
     Acker, CommandMessage, Consumer, Delivery, DeliveryBody, Error, ErrorKind, EventFilter,
-    EventMessage, Finding, Published, Queue, Subscription, WorkMessage, memory::MemoryQueue,
+    EventMessage, EventsMade, Finding, Published, Queue, Subscription, WorkMessage,
+    memory::MemoryQueue,
 };
 
 use tokio::{
@@ -173,6 +174,10 @@ impl Queue for FaultyQueue {
 
     async fn backlog(&self, graph: &GraphId) -> Result<Option<Duration>, Error> {
         self.broker.queue.backlog(graph).await
+    }
+
+    async fn events_made(&self) -> Result<Option<EventsMade>, Error> {
+        self.broker.queue.events_made().await
     }
 
     async fn events(&self, filter: &EventFilter) -> Result<Box<dyn Subscription>, Error> {

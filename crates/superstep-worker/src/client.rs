@@ -346,10 +346,7 @@ impl Client {
     /// If the store or the queue fails.
     pub async fn delete(&self, thread: &ThreadId, how: &Sending) -> Result<Sent, Error> {
         let command_id = self.id_of(how);
-        let engine = Engine {
-            threads: self.threads.clone(),
-            graphs: Arc::new(Graphs::new()),
-        };
+        let engine = Engine::new(self.threads.clone(), Arc::new(Graphs::new()));
         let event = Event::Delete {
             command: self.command(&command_id, how),
         };

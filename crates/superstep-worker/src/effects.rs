@@ -5,15 +5,15 @@
 //! in between.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     sync::{Arc, Mutex, PoisonError},
 };
 
 use bytes::Bytes;
-use superstep_graph::TaskId;
+use superstep_graph::{InterruptId, TaskId};
 use superstep_protocol::{
-    CommandId, Dispatch, Obligation, Record, ThreadId, ThreadState, checkpoint_id, events,
-    obligations,
+    CommandId, Dispatch, EventData, Obligation, Record, ThreadId, ThreadState, checkpoint_id,
+    events, obligations,
 };
 use superstep_queue::{
     CommandKind, ErrorKind, EventMessage, Headers, Queue, WorkMessage, header, subject::Subjects,
@@ -45,6 +45,17 @@ pub(crate) enum Publish {
     Of(Dispatch),
     /// None: the caller goes on with it itself.
     Nothing,
+}
+
+/// Which events of a record are told.
+#[derive(Clone, Copy)]
+enum Tell<'a> {
+    /// All, for the first time.
+    New,
+    /// All, maybe once more.
+    Again,
+    /// Those of questions that are still open.
+    Questions(&'a BTreeSet<InterruptId>),
 }
 
 #[derive(Clone)]
@@ -79,16 +90,18 @@ impl Effects {
         for obligation in obligations(&thread.state) {
             if let Obligation::Work { dispatch, tasks } = obligation {
                 rests = false;
-                if publish == Publish::All || publish == Publish::Of(dispatch) {
-                    add_work(&thread.state, dispatch, &tasks, &mut work);
+                let again = publish == Publish::All;
+                if again || publish == Publish::Of(dispatch) {
+                    add_work(&thread.state, dispatch, &tasks, again, &mut work);
                 }
             }
         }
         if !work.is_empty() {
             match self.queue.publish_work(&work).await {
                 Ok(()) => {}
-                // Holding on to the delivery would keep the stream full for ever: the work is
-                // owed, by this process and by the watch index.
+                // Holding on to the delivery would keep the stream full for ever: the work is owed.
+                // The watch index owes it for good; this process remembers it only to publish it
+                // as soon as there is room, which the reconciler's pauses would make later.
                 Err(error) if error.kind() == ErrorKind::Full => {
                     warn!(thread_id = %thread.state.thread, %error, "work is owed: the stream is full");
                     self.owe(work);
@@ -118,12 +131,12 @@ impl Effects {
         for version in untold {
             match last.filter(|record| record.head.version == version) {
                 Some(record) if version == thread.state.head.version => {
-                    self.add_events(record, &thread.state, true, &mut messages)?;
+                    self.add_events(record, &thread.state, Tell::New, &mut messages)?;
                 }
                 _ => {
                     let found = self.threads.at(&thread.state.thread, version).await?;
                     if let Some((record, state)) = found {
-                        self.add_events(&record, &state, false, &mut messages)?;
+                        self.add_events(&record, &state, Tell::Again, &mut messages)?;
                     } else {
                         warn!(
                             thread_id = %thread.state.thread, version,
@@ -140,11 +153,32 @@ impl Effects {
         Ok(())
     }
 
+    /// Publishes the events of the questions that are open, as they were when they opened. Answers
+    /// how many.
+    pub(crate) async fn announce(&self, thread: &Thread) -> Result<usize, Error> {
+        let state = &thread.state;
+        let (mut open, mut versions) = (BTreeSet::new(), BTreeSet::new());
+        for (_, question) in state.open_questions() {
+            open.insert(question.id.clone());
+            versions.insert(question.opened_by);
+        }
+        let mut messages = Vec::new();
+        for version in versions {
+            if let Some((record, then)) = self.threads.at(&state.thread, version).await? {
+                self.add_events(&record, &then, Tell::Questions(&open), &mut messages)?;
+            }
+        }
+        if !messages.is_empty() {
+            self.queue.publish_events(&messages).await?;
+        }
+        Ok(messages.len())
+    }
+
     fn add_events(
         &self,
         record: &Record,
         state: &ThreadState,
-        is_new: bool,
+        tell: Tell<'_>,
         messages: &mut Vec<EventMessage>,
     ) -> Result<(), Error> {
         let resume = self
@@ -153,8 +187,13 @@ impl Effects {
         let values_max = self.threads.limits().event_values_bytes_max;
         let body_max = self.queue.body_bytes_max();
         for told in events(record, state) {
-            if is_new {
-                self.threads.health().told(&state.graph.name, &told.data);
+            match tell {
+                Tell::New => self.threads.health().told(&state.graph.name, &told.data),
+                Tell::Again => {}
+                Tell::Questions(open) => match &told.data {
+                    EventData::Interrupt { interrupt, .. } if open.contains(interrupt) => {}
+                    _ => continue,
+                },
             }
             let mut event = outward::event(&told, &state.thread, &state.graph, &resume);
             event.checkpoint_id = state.saved.map(|(head, time)| checkpoint_id(head, time));
@@ -289,6 +328,7 @@ fn add_work(
     state: &ThreadState,
     dispatch: Dispatch,
     tasks: &[TaskId],
+    again: bool,
     work: &mut Vec<WorkMessage>,
 ) {
     let trace = state.run.as_ref().and_then(|run| run.command.trace.clone());
@@ -307,6 +347,7 @@ fn add_work(
             incarnation: state.incarnation.to_string(),
             dispatch: dispatch.to_string(),
             tasks,
+            again,
         });
         work.push(WorkMessage {
             graph: graph.clone(),

@@ -17,7 +17,7 @@ use superstep_protocol::{
     rolls_back,
 };
 use superstep_wire::record::{decode_result, encode_result};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
@@ -26,7 +26,9 @@ use crate::{
     compute, decisions,
     error::Error,
     graphs::{Graphs, RunnableGraph},
+    poison::is_poisoned,
     rounds::{Running, run_all, run_each},
+    run_task::Attempt,
     stream::{self, Stream, nodes_of},
     threads::{Outcome, OutcomeBytes, Thread, Threads},
 };
@@ -73,15 +75,27 @@ pub(crate) enum Worked {
     Partial,
     /// Told to stop before it was done.
     Stopped,
+    /// To be run alone, which something else is at this moment.
+    Crowded,
 }
 
 #[derive(Clone)]
 pub(crate) struct Engine {
     pub(crate) threads: Threads,
     pub(crate) graphs: Arc<Graphs>,
+    /// Held by what is run alone in this process.
+    pub(crate) alone: Arc<Semaphore>,
 }
 
 impl Engine {
+    pub(crate) fn new(threads: Threads, graphs: Arc<Graphs>) -> Self {
+        Self {
+            threads,
+            graphs,
+            alone: Arc::new(Semaphore::new(1)),
+        }
+    }
+
     /// The graph that runs `thread`.
     pub(crate) fn graph_of(&self, thread: &Thread) -> Result<Arc<RunnableGraph>, Error> {
         let graph = self.graphs.get(&thread.state.graph).cloned();
@@ -330,28 +344,51 @@ impl Engine {
         let graph = self.graph_of(&thread)?;
         let tasks_max = self.threads.limits().tasks_max;
         let progress = Progress::of_round(&self.threads, &id, dispatch, running.again);
-        let attempt = running.first_attempt(&thread.state, tasks_max, &progress);
+        let mut attempt = running.first_attempt(&thread.state, tasks_max, &progress);
         // Where several workers share a round, the one with its first task tells that it begins.
         if mine.first() == open.first() {
             stream::round_begins(&attempt.stream, graph.topology(), &thread.state, dispatch);
         }
-        // The round's map is needed only where several workers bring results.
-        if open.len() == mine.len() {
-            let stored = if running.attempt > 1 && open.len() > 1 {
-                self.stored_results(&id, dispatch).await?
-            } else {
-                BTreeMap::new()
+        let whole = open.len() == mine.len();
+        let stored = if running.again && open.len() > 1 {
+            self.stored_results(&id, dispatch).await?
+        } else {
+            BTreeMap::new()
+        };
+        let first = mine.first().cloned();
+        mine.retain(|task| !stored.contains_key(task));
+        if let Some(attempts_max) = running.attempts_max.filter(|_| running.again) {
+            let place = (&thread.state, dispatch);
+            // Where nothing is left to run, it is closing the round that may kill.
+            let closing: Vec<TaskId> = first.into_iter().collect();
+            let counted = if mine.is_empty() { &closing } else { &mine };
+            let count = running
+                .charged
+                .count(&self.threads, place, counted, attempts_max);
+            let Some(counts) = count.await? else {
+                return self.late(&id).await;
             };
-            mine.retain(|task| !stored.contains_key(task));
+            attempt.number = attempt.number.max(counts.most + 1);
+            if counts.suspect {
+                running.charged.forgive(&self.threads).await;
+                let Ok(_alone) = self.alone.try_acquire() else {
+                    return Ok(Worked::Crowded);
+                };
+                let tasks = (counted.as_slice(), !mine.is_empty());
+                let alone = self.run_alone(thread, dispatch, tasks, &attempt, running);
+                return match Box::pin(alone).await? {
+                    Some(worked) => Ok(worked),
+                    None => self.stopped(&id, &progress).await,
+                };
+            }
+        }
+        // The round's map is needed only where several workers bring results.
+        if whole {
             let Some(mut results) = run_all(&graph, &thread.state, &mine, &attempt).await else {
                 return self.stopped(&id, &progress).await;
             };
             results.extend(stored);
             return self.close(thread, dispatch, results).await;
-        }
-        if running.attempt > 1 {
-            let stored = self.stored_results(&id, dispatch).await?;
-            mine.retain(|task| !stored.contains_key(task));
         }
         let (sender, results) = mpsc::unbounded_channel();
         let run = async {
@@ -366,10 +403,7 @@ impl Engine {
         let (ran, put) = tokio::join!(run, self.put_all(&id, dispatch, results, &running.cancel));
         let mut there = match put? {
             Put::Stored(count) => count,
-            Put::RoundOver => {
-                let now = self.threads.load(&id).await?;
-                return Ok(Worked::Late(now.map(Box::new)));
-            }
+            Put::RoundOver => return self.late(&id).await,
             Put::UnknownThread => return Ok(Worked::Late(None)),
         };
         if ran.is_none() {
@@ -383,6 +417,70 @@ impl Engine {
         }
         let results = self.stored_results(&id, dispatch).await?;
         self.close(thread, dispatch, results).await
+    }
+
+    /// Runs tasks that were begun before and came to no end, one after the other, each counted as
+    /// it begins and stored as it ends: if the process dies, the one that was running is to blame.
+    /// With nothing to `run` the round only lacks its end. `None` if it was told to stop.
+    async fn run_alone(
+        &self,
+        thread: Thread,
+        dispatch: Dispatch,
+        (tasks, run): (&[TaskId], bool),
+        attempt: &Attempt,
+        running: &Running,
+    ) -> Result<Option<Worked>, Error> {
+        let graph = self.graph_of(&thread)?;
+        let id = thread.state.thread.clone();
+        let attempts_max = running.attempts_max.unwrap_or(u64::MAX);
+        let mut brought = BTreeMap::new();
+        for task in tasks.chunks(1) {
+            let place = (&thread.state, dispatch);
+            let count = running
+                .charged
+                .count(&self.threads, place, task, attempts_max);
+            let Some(counts) = count.await? else {
+                return self.late(&id).await.map(Some);
+            };
+            let results = if run && counts.poisoned.is_empty() {
+                match run_all(&graph, &thread.state, task, attempt).await {
+                    Some(results) => results,
+                    None => return Ok(None),
+                }
+            } else {
+                counts.poisoned
+            };
+            for (task, result) in &results {
+                let bytes = Bytes::from(encode_result(result.clone()));
+                let put = self.threads.retrying(&id, || {
+                    let log = self.threads.log();
+                    log.put_result(&id, dispatch, task, bytes.clone())
+                });
+                match put.await? {
+                    PutResult::Stored { .. } | PutResult::Duplicate { .. } => {}
+                    PutResult::RoundOver => return self.late(&id).await.map(Some),
+                    PutResult::UnknownThread => return Ok(Some(Worked::Late(None))),
+                }
+            }
+            brought.extend(
+                results
+                    .into_iter()
+                    .filter(|(_, result)| is_poisoned(result)),
+            );
+        }
+        let mut results = self.stored_results(&id, dispatch).await?;
+        if results.len() < thread.state.round_tasks(dispatch).count() {
+            return Ok(Some(Worked::Partial));
+        }
+        // A task whose result is there is poisoned by what closing the round makes of it.
+        results.extend(brought);
+        self.close(thread, dispatch, results).await.map(Some)
+    }
+
+    /// The thread as it is, which does not wait for the work any more.
+    async fn late(&self, id: &ThreadId) -> Result<Worked, Error> {
+        let now = self.threads.load(id).await?;
+        Ok(Worked::Late(now.map(Box::new)))
     }
 
     /// Puts results into the map of their round as they come: one that is there is not lost with
@@ -429,10 +527,7 @@ impl Engine {
     async fn stopped(&self, id: &ThreadId, progress: &Progress) -> Result<Worked, Error> {
         match progress.why_stopped() {
             None => Ok(Worked::Stopped),
-            Some(WhyStopped::Late) => {
-                let now = self.threads.load(id).await?;
-                Ok(Worked::Late(now.map(Box::new)))
-            }
+            Some(WhyStopped::Late) => self.late(id).await,
             Some(WhyStopped::Failed(error)) => Err(error),
         }
     }

@@ -23,6 +23,7 @@ use crate::{
     graphs::Graphs,
     input::InputSchema,
     inside,
+    poison::Charged,
     rounds::Running,
     settings::WorkerSettings,
     shown::{can_be_shown, output, shows},
@@ -69,10 +70,7 @@ impl Local {
             .collect();
         let threads = Threads::new(log, world, settings.limits.clone(), settings.store_retry);
         Self {
-            engine: Engine {
-                threads,
-                graphs: Arc::new(graphs),
-            },
+            engine: Engine::new(threads, Arc::new(graphs)),
             settings,
             sink: None,
             turns: Arc::default(),
@@ -543,6 +541,9 @@ impl Local {
             let running = Running {
                 attempt: 1,
                 again: dispatch.version <= left,
+                // Whoever runs a graph within their own program may end it as often as they like.
+                attempts_max: None,
+                charged: Charged::default(),
                 timeout: self.settings.task_timeout,
                 at_once: self.settings.tasks_at_once,
                 slots: None,
@@ -560,7 +561,7 @@ impl Local {
                     left = now.state.head.version;
                     *now
                 }
-                Worked::Late(None) | Worked::Partial | Worked::Stopped => {
+                Worked::Late(None) | Worked::Partial | Worked::Stopped | Worked::Crowded => {
                     // Whoever stopped it has appended why; if not for this run, it goes on.
                     cancel = turn.begin();
                     match self.engine.threads.load(&id).await? {

@@ -26,6 +26,7 @@ use crate::{
     child::{Inside, Progress},
     graphs::RunnableGraph,
     node::{Before, NodeFailure},
+    poison::Charged,
     run_task::{Attempt, Attempted, Stopped},
     stream::{OutputSink, Stream, TaskEnd, task_ended},
 };
@@ -36,6 +37,10 @@ pub(crate) struct Running {
     pub(crate) attempt: u64,
     /// Whether somebody may have worked on the dispatch before.
     pub(crate) again: bool,
+    /// How often a task may be begun; not counted otherwise.
+    pub(crate) attempts_max: Option<u64>,
+    /// The attempts that are counted for this delivery.
+    pub(crate) charged: Charged,
     pub(crate) timeout: Duration,
     /// How many at once; all of them otherwise.
     pub(crate) at_once: Option<NonZeroUsize>,

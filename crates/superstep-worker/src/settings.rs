@@ -75,6 +75,14 @@ pub struct WorkerSettings {
     /// For how long a call to the store is tried again before the delivery is handed back.
     /// Default 30 s.
     pub store_retry: Duration,
+    /// How often a task is begun in its round, by whichever workers, before it counts as what kills
+    /// them and fails unrun. A worker that hands a task back alive is not counted. Default 5.
+    pub attempts_max: u64,
+    /// How long a thread that owes something stands still before any worker looks after it.
+    /// Default none: the lease of work and a second, so that a redelivery comes first.
+    pub reconcile_after: Option<Duration>,
+    /// How often a worker looks for such threads, more or less. Default 1 s.
+    pub reconcile_every: Duration,
     /// How often a registration of graphs is renewed. Default 10 s.
     pub register_every: Duration,
     /// How long a loop may be without a sign of progress before the worker counts as deaf and
@@ -99,6 +107,9 @@ impl Default for WorkerSettings {
             run_ahead_supersteps: 100,
             run_ahead_time: Duration::from_secs(1),
             store_retry: Duration::from_secs(30),
+            attempts_max: 5,
+            reconcile_after: None,
+            reconcile_every: Duration::from_secs(1),
             register_every: Duration::from_secs(10),
             deaf_after: Duration::from_secs(30),
             profile: Profile::Default,

@@ -2,15 +2,21 @@
 //!
 //! Append, then publish, then ack, in that order. A message whose dispatch the state no longer
 //! waits for changes nothing; on a redelivery the thread's obligations are performed first, for
-//! the worker before may have died between its append and its publish.
+//! the worker before may have died between its append and its publish. What comes again, by the
+//! queue or by whoever published it once more, looks for a claim first: a slow worker's node is
+//! not run beside it.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
+use superstep_checkpoint::Claimed;
 use superstep_graph::{START, TaskId};
-use superstep_protocol::{Dispatch, ThreadId};
+use superstep_protocol::{Dispatch, Nonce, ThreadId};
 use superstep_queue::Delivery;
 use superstep_wire::decode;
 use tokio::{sync::Semaphore, time::Instant};
@@ -21,11 +27,16 @@ use crate::{
     effects::{Effects, Publish},
     engine::{Engine, Worked},
     error::{Error, ErrorKind, chain},
+    poison::Charged,
+    reconcile::RECONCILING,
     rounds::Running,
     settings::WorkerSettings,
     stream::OutputSink,
     threads::Thread,
 };
+
+/// The pause before work comes again that must be run alone while something else is.
+const CROWDED: Duration = Duration::from_secs(1);
 
 /// How a delivery of work is to be answered.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,9 +64,40 @@ pub(crate) struct Works {
 }
 
 /// What this worker is doing for a thread, for whoever watches over it.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct Holding {
     now: Arc<Mutex<Option<Held>>>,
+    /// Who holds: this delivery, and no other of this process.
+    pub(crate) owner: Nonce,
+    /// How long a claim lives without being renewed: as long as the delivery does.
+    pub(crate) lease: Duration,
+    /// Whether it claimed anything.
+    pub(crate) claimed: Arc<AtomicBool>,
+}
+
+/// How a delivery came.
+struct Come {
+    /// Its number among the deliveries of its message.
+    attempt: u64,
+    /// Whether somebody may have worked on it before, or be at it.
+    again: bool,
+    /// The attempts that were counted for it.
+    charged: Charged,
+}
+
+impl Come {
+    fn first() -> Self {
+        Self {
+            attempt: 1,
+            again: false,
+            charged: Charged::default(),
+        }
+    }
+}
+
+/// What a claim is named by: the first of its tasks, or nothing for all of a dispatch.
+fn name_of(tasks: &[TaskId]) -> &str {
+    tasks.first().map_or("", TaskId::as_str)
 }
 
 /// A dispatch that is worked on.
@@ -63,11 +105,22 @@ pub(crate) struct Holding {
 pub(crate) struct Held {
     pub(crate) thread: ThreadId,
     pub(crate) dispatch: Dispatch,
+    /// The first of the tasks that are worked on; empty for all of the dispatch.
+    pub(crate) name: String,
     /// Ends the work on this dispatch, and on no later one of the same delivery.
     pub(crate) cancel: CancellationToken,
 }
 
 impl Holding {
+    pub(crate) fn new(owner: Nonce, lease: Duration) -> Self {
+        Self {
+            now: Arc::default(),
+            owner,
+            lease,
+            claimed: Arc::default(),
+        }
+    }
+
     fn set(&self, held: Held) {
         *self.now.lock().unwrap_or_else(PoisonError::into_inner) = Some(held);
     }
@@ -92,17 +145,19 @@ impl Works {
         let id = ThreadId::new(work.thread_id);
         let tasks: Vec<TaskId> = work.tasks.into_iter().map(TaskId::from).collect();
         let span = info_span!("delivery", thread_id = %id, %dispatch, attempt = delivery.attempt);
+        let charged = Charged::default();
+        let come = Come {
+            attempt: delivery.attempt,
+            again: work.again || delivery.attempt > 1,
+            charged: charged.clone(),
+        };
         let worked = self
-            .advance(
-                &id,
-                &work.incarnation,
-                dispatch,
-                tasks,
-                delivery.attempt,
-                holding,
-            )
+            .advance(&id, &work.incarnation, dispatch, tasks, come, holding)
             .instrument(span)
             .await;
+        if !matches!(worked, Ok(Done::Ack)) {
+            charged.forgive(&self.engine.threads).await;
+        }
         match worked {
             Ok(done) => done,
             Err(error) => match error.kind() {
@@ -125,7 +180,7 @@ impl Works {
         incarnation: &str,
         mut dispatch: Dispatch,
         mut tasks: Vec<TaskId>,
-        mut attempt: u64,
+        mut come: Come,
         holding: &Holding,
     ) -> Result<Done, Error> {
         let threads = &self.engine.threads;
@@ -139,7 +194,15 @@ impl Works {
         };
         let mine = thread.state.incarnation == *incarnation;
         if !mine || !thread.state.waits_for(dispatch) {
-            return self.late(Some(Box::new(thread)), dispatch, attempt).await;
+            return self
+                .late(Some(Box::new(thread)), dispatch, come.attempt)
+                .await;
+        }
+        if come.again
+            && let Some(rest) = self.held_by_another(id, dispatch, &tasks, holding).await?
+        {
+            debug!(thread_id = %id, %dispatch, ?rest, "another worker is at it");
+            return Ok(Done::Again(rest));
         }
         // Work is published after the events of its record and of those before it.
         thread.told = dispatch.version;
@@ -150,11 +213,14 @@ impl Works {
             holding.set(Held {
                 thread: id.clone(),
                 dispatch,
+                name: name_of(&tasks).to_owned(),
                 cancel: cancel.clone(),
             });
             let running = Running {
-                attempt,
-                again: attempt > 1,
+                attempt: come.attempt,
+                again: come.again,
+                attempts_max: Some(self.settings.attempts_max),
+                charged: come.charged.clone(),
                 timeout: self.settings.task_timeout,
                 at_once: self.settings.tasks_at_once,
                 slots: Some(Arc::clone(&self.slots)),
@@ -170,9 +236,10 @@ impl Works {
                 .await?;
             let (now, record) = match worked {
                 Worked::Appended(appended) => *appended,
-                Worked::Late(now) => return self.late(now, dispatch, attempt).await,
+                Worked::Late(now) => return self.late(now, dispatch, come.attempt).await,
                 Worked::Partial => return Ok(Done::Ack),
-                Worked::Stopped => return self.stopped(id, dispatch, attempt).await,
+                Worked::Stopped => return self.stopped(id, dispatch, come.attempt).await,
+                Worked::Crowded => return Ok(Done::Again(CROWDED)),
             };
             thread = now;
             let inline = self.goes_on(&thread, record.head, supersteps, began);
@@ -190,8 +257,51 @@ impl Works {
             supersteps += 1;
             dispatch = record.head;
             tasks.clear();
-            attempt = 1;
+            come = Come::first();
         }
+    }
+
+    /// For how long another worker's claim on any of this lives; if none does, it is claimed.
+    ///
+    /// Work that comes for the first time is not claimed before the first tick of whoever keeps it
+    /// in progress. What comes again is: of two that come at once the second must not be counted.
+    async fn held_by_another(
+        &self,
+        id: &ThreadId,
+        dispatch: Dispatch,
+        tasks: &[TaskId],
+        holding: &Holding,
+    ) -> Result<Option<Duration>, Error> {
+        let threads = &self.engine.threads;
+        let name = name_of(tasks);
+        let claims = threads
+            .retrying(id, || threads.log().claims(id, dispatch))
+            .await?;
+        let met = claims
+            .iter()
+            .filter(|(held, claim)| {
+                claim.owner != holding.owner
+                    && held.as_str() != RECONCILING
+                    && (name.is_empty()
+                        || held.is_empty()
+                        || tasks.iter().any(|task| task.as_str() == held.as_str()))
+            })
+            .map(|(_, claim)| claim.rest)
+            .max();
+        if met.is_some() {
+            return Ok(met);
+        }
+        let (owner, lease) = (holding.owner, holding.lease);
+        let claimed = threads
+            .retrying(id, || threads.log().claim(id, dispatch, name, owner, lease))
+            .await?;
+        Ok(match claimed {
+            Claimed::Mine => {
+                holding.claimed.store(true, Ordering::Relaxed);
+                None
+            }
+            Claimed::Held { rest } => Some(rest),
+        })
     }
 
     /// Whether this worker goes on with the thread at once: one next task, within the bounds of

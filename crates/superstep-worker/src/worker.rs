@@ -4,13 +4,19 @@
 //! concurrency before it pulls, fetches no more than it has slots for, and acks only what is
 //! stored and published.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
 use superstep_checkpoint::ThreadLog;
 use superstep_graph::NodeName;
-use superstep_protocol::{Dispatch, Head, RunId, ThreadId};
+use superstep_protocol::{
+    Dispatch, Head, Obligation, RunId, ThreadId, ThreadState, UnixMillis, obligations,
+};
 use superstep_queue::{Acker, Consumer, Delivery, DeliveryBody, Queue, subject::Subjects};
 use superstep_wire::{Output, encode};
 use tokio::{
@@ -30,6 +36,7 @@ use crate::{
     graphs::Graphs,
     health::{Doing, Health, Stage, UsedSlot},
     panics::message_of,
+    reconcile::Reconciler,
     registry::Registry,
     settings::WorkerSettings,
     stream::{OutputSink, StreamEvent},
@@ -41,6 +48,8 @@ use crate::{
 const OUTPUT_QUEUE_MAX: usize = 1024;
 /// The pause before a delivery is looked at again that needs a person first.
 const STANDS_STILL: Duration = Duration::from_secs(30);
+/// The lease that a worker without graphs takes work to have.
+const RECONCILE_LEASE_MIN: Duration = Duration::from_secs(1);
 /// What is said of a panic in this crate: other deliveries go on, this one waits.
 const BROKEN: &str = "a bug: the work on a delivery panicked; it stays, report this";
 /// The pause after a failed pull.
@@ -113,10 +122,7 @@ impl Worker {
         self.queue.setup().await?;
         health.reached(Stage::StreamsVerified);
         Registry::register(&self.threads, &self.graphs).await?;
-        let engine = Engine {
-            threads: self.threads.clone(),
-            graphs: Arc::clone(&self.graphs),
-        };
+        let engine = Engine::new(self.threads.clone(), Arc::clone(&self.graphs));
         let effects = Effects::new(
             self.threads.clone(),
             Arc::clone(&self.queue),
@@ -152,8 +158,10 @@ impl Worker {
             sink: Some(sink),
         };
 
+        let mut lease = Duration::ZERO;
         for graph in self.graphs.iter() {
             let consumer = self.queue.work(graph.id()).await?;
+            lease = lease.max(consumer.ack_wait());
             let works = works.clone();
             let handler = move |delivery| work_delivery(works.clone(), delivery);
             let pulling = Pulling {
@@ -195,6 +203,10 @@ impl Worker {
             self.settings.register_every,
             shutdown.clone(),
         ));
+        let after = self.settings.reconcile_after;
+        let after = after.unwrap_or(lease.max(RECONCILE_LEASE_MIN) + Duration::from_secs(1));
+        let every = self.settings.reconcile_every;
+        loops.spawn(Reconciler::new(effects.clone(), after, every).run(shutdown.clone()));
         loops.spawn(pay_owed(effects, shutdown.clone()));
         health.reached(Stage::Working);
         info!(graphs, concurrency = self.settings.concurrency, "working");
@@ -246,7 +258,7 @@ impl Worker {
             let watched = self
                 .threads
                 .log()
-                .watched(superstep_protocol::UnixMillis(0), now, limit)
+                .watched(UnixMillis(0), now, limit)
                 .await
                 .map_err(Error::Store)?;
             let page_full = watched.len() == limit;
@@ -254,6 +266,7 @@ impl Worker {
                 if seen.insert(entry.thread.clone())
                     && let Some(mut thread) = self.threads.load(&entry.thread).await?
                 {
+                    self.end_claims(&thread.state).await?;
                     effects.perform(&mut thread, None, Publish::All).await?;
                 }
             }
@@ -262,6 +275,24 @@ impl Worker {
             }
             limit += PAGE;
         }
+    }
+}
+
+impl Worker {
+    /// Ends the claims on the work of a thread that nobody can be at.
+    async fn end_claims(&self, state: &ThreadState) -> Result<(), Error> {
+        let log = self.threads.log();
+        for owed in obligations(state) {
+            let Obligation::Work { dispatch, .. } = owed else {
+                continue;
+            };
+            let claims = log.claims(&state.thread, dispatch).await;
+            for (name, claim) in claims.map_err(Error::Store)? {
+                let ended = log.claim(&state.thread, dispatch, &name, claim.owner, Duration::ZERO);
+                ended.await.map_err(Error::Store)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -369,7 +400,8 @@ struct Held {
 
 async fn work_delivery(works: Works, held: Held) {
     let delivery = held.delivery;
-    let holding = Holding::default();
+    let world = works.engine.threads.world();
+    let holding = Holding::new(world.nonce(), held.ack_wait);
     let done = {
         let watch = keep(
             &works.engine.threads,
@@ -389,6 +421,9 @@ async fn work_delivery(works: Works, held: Held) {
             () = &mut watch => Done::Again(Duration::ZERO),
         }
     };
+    if done != Done::Ack {
+        give_up(&works.engine.threads, &holding).await;
+    }
     let answered = match &done {
         Done::Ack => delivery.acker.ack().await,
         Done::Again(delay) => delivery.acker.nak(*delay).await,
@@ -402,12 +437,13 @@ async fn work_delivery(works: Works, held: Held) {
     }
 }
 
-/// Keeps a delivery in progress, and cancels the work if its thread has moved on without it.
-/// Beside each other: a store that does not answer must not cost the lease.
+/// Keeps a delivery in progress and claims what it is for, and cancels the work if its thread has
+/// moved on without it. Beside each other: a store that does not answer must not cost the lease.
 async fn keep(threads: &Threads, acker: &dyn Acker, ack_wait: Duration, holding: &Holding) {
     let every = ack_wait / 3;
     tokio::join!(
         stay_in_progress(threads, acker, every),
+        keep_claimed(threads, every, holding),
         watch_over(threads, every, holding)
     );
 }
@@ -425,6 +461,43 @@ async fn stay_in_progress(threads: &Threads, acker: &dyn Acker, every: Duration)
         match acker.in_progress().await {
             Ok(()) => threads.health().kept(),
             Err(error) => debug!(%error, "in-progress was not sent"),
+        }
+    }
+}
+
+/// Claims what is worked on for as long as the delivery may live without a sign.
+async fn keep_claimed(threads: &Threads, every: Duration, holding: &Holding) {
+    let mut tick = ticks(every);
+    loop {
+        tick.tick().await;
+        let Some(held) = holding.get() else {
+            continue;
+        };
+        let (thread, dispatch) = (&held.thread, held.dispatch);
+        let (owner, lease) = (holding.owner, holding.lease);
+        let claimed = threads
+            .log()
+            .claim(thread, dispatch, &held.name, owner, lease);
+        match claimed.await {
+            Ok(_) => holding.claimed.store(true, Ordering::Relaxed),
+            Err(error) => debug!(thread_id = %thread, %error, "a claim was not renewed"),
+        }
+    }
+}
+
+/// Gives up the claim, so that whoever gets the work next need not wait for its end. Lost, it
+/// costs that wait.
+async fn give_up(threads: &Threads, holding: &Holding) {
+    if let Some(held) = holding.get()
+        && holding.claimed.load(Ordering::Relaxed)
+    {
+        let (thread, dispatch) = (&held.thread, held.dispatch);
+        let given_up =
+            threads
+                .log()
+                .claim(thread, dispatch, &held.name, holding.owner, Duration::ZERO);
+        if let Err(error) = given_up.await {
+            debug!(thread_id = %thread, %error, "a claim was not given up");
         }
     }
 }

@@ -82,6 +82,7 @@ fn tell(output: Output, event: &Event, body: &[u8]) -> Result<(), Failure> {
     let style = match event.kind {
         EventKind::Interrupt | EventKind::InterruptExpired => ASKS,
         EventKind::RunFailed
+        | EventKind::DeadLetter
         | EventKind::RunCancelled
         | EventKind::StartRefused
         | EventKind::ResumeRefused

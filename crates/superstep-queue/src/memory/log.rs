@@ -47,6 +47,13 @@ impl EventLog {
         }
     }
 
+    /// Forgets every event, and that it was seen. Subscriptions go on with what comes.
+    pub(super) fn forget(&mut self) {
+        self.first = self.end();
+        self.events.clear();
+        self.seen = Window::new(self.seen.length);
+    }
+
     /// Where a new subscription begins to read.
     pub(super) fn cursor(&self, from_start: bool) -> u64 {
         if from_start { self.first } else { self.end() }

@@ -79,6 +79,13 @@ impl Stream {
         }
     }
 
+    /// Becomes `empty`, whose messages are numbered on from these.
+    pub(super) fn forget(&mut self, empty: Self) {
+        let last = self.last;
+        *self = empty;
+        self.last = last;
+    }
+
     /// Stores a message for the consumer of `lane`, or finds that it is there already.
     pub(super) fn publish(
         &mut self,

@@ -47,6 +47,10 @@ pub enum EventKind {
     RunQueued,
     /// A question was given up by new input, in the `langgraph` profile; `interrupt_id` says which.
     InterruptDiscarded,
+    /// A task kills the workers it runs on: it failed without being run once more, and its run ends
+    /// in error. `error` says which task, of which node, and how often it was begun. The thread can
+    /// be retried.
+    DeadLetter,
     /// A kind that this reader does not know; never written. New kinds come: pass over it.
     #[serde(other)]
     Unknown,
@@ -54,7 +58,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// Every word that is written, in the order of the contract.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::RunStarted,
         Self::RunCompleted,
         Self::RunFailed,
@@ -72,6 +76,7 @@ impl EventKind {
         Self::RunStopped,
         Self::RunQueued,
         Self::InterruptDiscarded,
+        Self::DeadLetter,
     ];
 
     /// The word on the wire.
@@ -94,6 +99,7 @@ impl EventKind {
             Self::RunStopped => "run_stopped",
             Self::RunQueued => "run_queued",
             Self::InterruptDiscarded => "interrupt_discarded",
+            Self::DeadLetter => "dead_letter",
             Self::Unknown => "unknown",
         }
     }
@@ -170,7 +176,7 @@ pub struct Event {
         skip_serializing_if = "Option::is_none"
     )]
     pub values: Option<Value>,
-    /// What went wrong; for `run_failed`.
+    /// What went wrong; for `run_failed` and `dead_letter`.
     #[serde(
         default,
         deserialize_with = "crate::field::optional_object",

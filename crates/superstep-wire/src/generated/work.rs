@@ -25,4 +25,12 @@ pub struct Work {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub tasks: Vec<String>,
+    /// Published by somebody else than the worker that appended the record, or later: others may
+    /// be at work on it already.
+    #[serde(
+        default,
+        deserialize_with = "crate::field::null_is_default",
+        skip_serializing_if = "crate::field::is_false"
+    )]
+    pub again: bool,
 }

@@ -160,7 +160,7 @@ impl Cluster {
         .unwrap_or_else(|_| panic!("no {kind} event in time"))
     }
 
-    async fn state(&self, thread: &str) -> superstep_protocol::ThreadState {
+    async fn state(&self, thread: &str) -> ThreadState {
         let threads = Threads::new(
             Arc::clone(&self.log) as _,
             Arc::new(SystemWorld),

@@ -1,0 +1,328 @@
+//! The reconciler: what threads owe the world is performed again where nothing moves.
+//!
+//! Every worker runs one, without a leader. It looks at watched threads that stand still and
+//! performs all that they owe, so a lost message, a lost event, a stream that was deleted, a store
+//! that stepped back and a worker that died between append and publish are one case. Doing so once
+//! too often changes nothing, but costs; so it leaves alone what explains itself: a living claim
+//! (a node that runs for long), and a backlog (its turn has not come). Whoever acts leases the
+//! thread's entry in the store first, for as long as it has stood still by then: workers do not
+//! act beside each other, and the pauses double without anybody remembering them.
+//!
+//! It decides nothing and appends nothing. The rule it keeps: it works from the watch index, so
+//! what rests or waits for a person costs it nothing.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use futures_util::StreamExt as _;
+use superstep_checkpoint::{CLAIM_LEASE_MAX, Claimed, InterruptQuery, PAGE_ROWS_MAX, Watched};
+use superstep_protocol::{
+    Dispatch, GraphId, Head, Nonce, Obligation, ThreadId, ThreadState, UnixMillis, obligations,
+};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::{
+    effects::{Effects, Publish},
+    error::{Error, chain},
+};
+
+/// The name of the lease on a thread's entry: no task is named so.
+pub(crate) const RECONCILING: &str = "@reconcile";
+/// How many entries are read at once.
+const PAGE: usize = 512;
+/// How many entries one look goes through; the next one goes on from there.
+const LOOK_MAX: usize = 16 * PAGE;
+/// How many threads are acted on at once.
+const AT_ONCE: usize = 16;
+/// The shortest time for which a thread with a reason is left alone.
+const REST_MIN: Duration = Duration::from_secs(1);
+/// How many threads' reasons one worker remembers. Beyond that it asks again.
+const RESTING_MAX: usize = 100_000;
+
+/// Looks after watched threads.
+pub(crate) struct Reconciler {
+    effects: Effects,
+    /// How long a thread may stand still.
+    after: Duration,
+    every: Duration,
+    owner: Nonce,
+    /// Threads that are left alone for a while, for a reason that was found.
+    resting: Mutex<HashMap<ThreadId, (Head, Instant)>>,
+    /// The events stream as it was last seen.
+    events_made: Option<UnixMillis>,
+    /// Where the next look begins.
+    from: UnixMillis,
+}
+
+impl Reconciler {
+    pub(crate) fn new(effects: Effects, after: Duration, every: Duration) -> Self {
+        Self {
+            owner: effects.threads.world().nonce(),
+            effects,
+            after,
+            every,
+            resting: Mutex::default(),
+            events_made: None,
+            from: UnixMillis(0),
+        }
+    }
+
+    /// Looks again and again until `shutdown`.
+    pub(crate) async fn run(mut self, shutdown: CancellationToken) {
+        loop {
+            let looked = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                looked = self.look() => looked,
+            };
+            if let Err(error) = looked {
+                debug!(
+                    error = chain(&error),
+                    "watched threads could not be looked after"
+                );
+            }
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                () = sleep(self.pause()) => {}
+            }
+        }
+    }
+
+    /// A pause of three to five quarters of the usual: workers that began together drift apart.
+    fn pause(&self) -> Duration {
+        let Nonce(draw) = self.effects.threads.world().nonce();
+        let part = u32::try_from(draw % 512).unwrap_or_default();
+        self.every * 3 / 4 + self.every * part / 1024
+    }
+
+    /// One look. Answers how many threads were acted on.
+    pub(crate) async fn look(&mut self) -> Result<usize, Error> {
+        self.look_at_streams().await?;
+        let log = self.effects.threads.log();
+        let now = log.now().await.map_err(Error::Store)?;
+        let until = UnixMillis(now.0.saturating_sub(millis(self.after)));
+        let mut backlogs = HashMap::new();
+        let (mut looked, mut acted, mut limit) = (0, 0, PAGE);
+        loop {
+            let from = self.from;
+            let page = log
+                .watched(from, until, limit)
+                .await
+                .map_err(Error::Store)?;
+            let full = page.len() == limit;
+            looked += page.len();
+            let last = page.last().map(|entry| entry.since);
+            acted += self.look_at(page, now, &mut backlogs).await?;
+            match last.filter(|_| full) {
+                None => {
+                    self.from = UnixMillis(0);
+                    break;
+                }
+                // More of one moment than a page holds: nothing is passed over for it.
+                Some(last) if last == from => limit *= 2,
+                Some(last) => {
+                    self.from = last;
+                    limit = PAGE;
+                }
+            }
+            if looked >= LOOK_MAX {
+                break;
+            }
+        }
+        if acted > 0 {
+            info!(acted, "performed again what threads owe that stood still");
+        }
+        Ok(acted)
+    }
+
+    async fn look_at(
+        &self,
+        page: Vec<Watched>,
+        now: UnixMillis,
+        backlogs: &mut HashMap<GraphId, Option<Duration>>,
+    ) -> Result<usize, Error> {
+        let mut still = Vec::new();
+        for entry in page {
+            let waited = match backlogs.get(&entry.graph) {
+                Some(waited) => *waited,
+                None => {
+                    let waited = self.effects.queue.backlog(&entry.graph).await?;
+                    backlogs.insert(entry.graph.clone(), waited);
+                    waited
+                }
+            };
+            let age = Duration::from_millis(now.0.saturating_sub(entry.since.0));
+            // Older work waits, or as old: the thread's own may be in the queue behind it.
+            let has_its_turn = waited.is_none_or(|waited| waited + self.after < age);
+            if has_its_turn && !self.rests(&entry) {
+                still.push((entry, age));
+            }
+        }
+        let act = |(entry, age)| async move {
+            match self.act(&entry, age).await {
+                Ok(acted) => usize::from(acted),
+                Err(error) => {
+                    debug!(thread_id = %entry.thread, error = chain(&error), "left for the next look");
+                    0
+                }
+            }
+        };
+        let acted = futures_util::stream::iter(still).map(act);
+        Ok(acted
+            .buffer_unordered(AT_ONCE)
+            .fold(0, |sum, acted| async move { sum + acted })
+            .await)
+    }
+
+    /// Performs what a thread owes that has stood still for `age`, unless there is a reason to
+    /// leave it alone.
+    async fn act(&self, entry: &Watched, age: Duration) -> Result<bool, Error> {
+        let threads = &self.effects.threads;
+        let id = &entry.thread;
+        let Some(mut thread) = threads.load(id).await? else {
+            return Ok(false);
+        };
+        if thread.state.head != entry.head {
+            return Ok(false);
+        }
+        if let Some(rest) = self.at_work(&thread.state).await? {
+            self.leave(entry, rest);
+            return Ok(false);
+        }
+        let lease = age.clamp(self.after, CLAIM_LEASE_MAX.max(self.after));
+        let claimed = threads
+            .log()
+            .claim(id, entry.head, RECONCILING, self.owner, lease);
+        if let Claimed::Held { rest } = claimed.await.map_err(Error::Store)? {
+            self.leave(entry, rest);
+            return Ok(false);
+        }
+        self.leave(entry, lease);
+        if needs_move(&thread.state).is_some() {
+            return Ok(false);
+        }
+        debug!(thread_id = %id, head = %entry.head, ?age, "a thread stands still");
+        self.effects
+            .perform(&mut thread, None, Publish::All)
+            .await?;
+        Ok(true)
+    }
+
+    /// For how long somebody's claim on any of the thread's work lives.
+    async fn at_work(&self, state: &ThreadState) -> Result<Option<Duration>, Error> {
+        let work = obligations(state)
+            .into_iter()
+            .filter_map(|owed| match owed {
+                Obligation::Work { dispatch, .. } => Some(dispatch),
+                Obligation::Events { .. } => None,
+            });
+        let dispatches: BTreeSet<Dispatch> = work.collect();
+        let mut rest = None;
+        for dispatch in dispatches {
+            let log = self.effects.threads.log();
+            let claims = log.claims(&state.thread, dispatch).await;
+            let claims = claims.map_err(Error::Store)?;
+            let work = claims.iter().filter(|(name, _)| *name != RECONCILING);
+            rest = rest.max(work.map(|(_, claim)| claim.rest).max());
+        }
+        Ok(rest)
+    }
+
+    fn rests(&self, entry: &Watched) -> bool {
+        let resting = self.resting();
+        let found = resting.get(&entry.thread);
+        found.is_some_and(|(head, until)| *head == entry.head && *until > Instant::now())
+    }
+
+    fn leave(&self, entry: &Watched, rest: Duration) {
+        let until = Instant::now() + rest.max(REST_MIN);
+        let mut resting = self.resting();
+        if resting.len() >= RESTING_MAX {
+            resting.retain(|_, (_, until)| *until > Instant::now());
+        }
+        if resting.len() < RESTING_MAX {
+            resting.insert(entry.thread.clone(), (entry.head, until));
+        }
+    }
+
+    fn resting(&self) -> std::sync::MutexGuard<'_, HashMap<ThreadId, (Head, Instant)>> {
+        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Announces the open questions again if the events stream was made anew: whoever waits for
+    /// them there would never hear of them.
+    async fn look_at_streams(&mut self) -> Result<(), Error> {
+        let Some(made) = self.effects.queue.events_made().await? else {
+            return Ok(());
+        };
+        let anew = match self.events_made {
+            Some(known) => known != made.at,
+            None => made.here,
+        };
+        if anew {
+            let announced = self.announce(made.at).await?;
+            if announced > 0 {
+                warn!(
+                    announced,
+                    "the events stream is new; open questions were announced again"
+                );
+            }
+        }
+        self.events_made = Some(made.at);
+        Ok(())
+    }
+
+    /// Publishes the events of all open questions; by one worker.
+    async fn announce(&self, made: UnixMillis) -> Result<usize, Error> {
+        let log = Arc::clone(self.effects.threads.log());
+        let stream = Head {
+            version: made.0,
+            nonce: Nonce(0),
+        };
+        let nobody = ThreadId::from("@events");
+        let claimed = log.claim(&nobody, stream, RECONCILING, self.owner, CLAIM_LEASE_MAX);
+        if claimed.await.map_err(Error::Store)? != Claimed::Mine {
+            return Ok(0);
+        }
+        let mut query = InterruptQuery {
+            thread: None,
+            limit: PAGE_ROWS_MAX,
+            after: None,
+        };
+        let mut announced = 0;
+        loop {
+            let page = log.interrupts(&query).await.map_err(Error::Store)?;
+            let asking: BTreeSet<ThreadId> = page.rows.into_iter().map(|(id, _)| id).collect();
+            for id in asking {
+                if let Some(thread) = self.effects.threads.load(&id).await? {
+                    announced += self.effects.announce(&thread).await?;
+                }
+            }
+            if page.next.is_none() {
+                return Ok(announced);
+            }
+            query.after = page.next;
+        }
+    }
+}
+
+/// The version of its graph that a thread must move to before anybody can go on with it.
+///
+/// The place for versions: a busy thread whose own version no live worker runs, and whose policy
+/// lets it move, asks for its move here instead of being published to nobody.
+fn needs_move(_state: &ThreadState) -> Option<GraphId> {
+    None
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;
