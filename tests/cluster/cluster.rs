@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use superstep_checkpoint::ThreadLog;
+use superstep_checkpoint::{ThreadLog, ThreadQuery};
 use superstep_checkpoint_redis::{RedisLog, RedisSettings};
 use superstep_protocol::{ThreadId, ThreadState, ThreadStatus};
 use superstep_tests::servers::{NatsOptions, NatsServer, RedisOptions, RedisServer, ServerBinary};
@@ -203,6 +203,28 @@ impl Store {
             .state
             .as_ref()
             .clone()
+    }
+
+    /// How many threads have this status, or any.
+    pub(crate) async fn count(&self, status: Option<ThreadStatus>) -> usize {
+        let mut query = ThreadQuery {
+            status,
+            graph: None,
+            limit: 1_000,
+            after: None,
+        };
+        let mut count = 0;
+        loop {
+            // A store that is being restarted is asked again.
+            let Ok(page) = self.log.threads(&query).await else {
+                return 0;
+            };
+            count += page.rows.len();
+            if page.next.is_none() {
+                return count;
+            }
+            query.after = page.next;
+        }
     }
 
     /// Whether the thread has a log.

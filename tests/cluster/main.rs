@@ -19,6 +19,7 @@ mod limits;
 mod outages;
 mod outside;
 mod patterns;
+mod reconcile;
 mod story;
 
 use std::time::Duration;

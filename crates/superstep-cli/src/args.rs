@@ -311,10 +311,14 @@ pub(crate) struct UpdateArgs {
 #[command(after_help = "\
 Examples:
   superstep retry order-42
-  superstep retry order-42 --wait --timeout 2m")]
+  superstep retry order-42 --wait --timeout 2m
+  superstep threads retry order-42 --from 01957f2e-6a3b-7c1d-8e4f-0123456789ab")]
 pub(crate) struct RetryArgs {
     /// The thread
     pub(crate) thread: String,
+    /// Run again from this checkpoint, finished tasks too; what follows is a branch
+    #[arg(long, value_name = "CHECKPOINT")]
+    pub(crate) from: Option<String>,
     /// At most so many supersteps [default: as the run before]
     #[arg(long, value_name = "N")]
     pub(crate) recursion_limit: Option<u32>,

@@ -240,6 +240,30 @@ impl Local {
         self.apply(thread, &event).await
     }
 
+    /// Runs `thread` again from a checkpoint, as if that checkpoint's tasks never had run; what
+    /// follows is a branch.
+    ///
+    /// # Errors
+    /// `Refused` if there is no such thread or checkpoint.
+    pub async fn retry_from(
+        &self,
+        thread: &ThreadId,
+        checkpoint: impl Into<String>,
+    ) -> Result<RunOutput, Error> {
+        let found = self.engine.threads.load(thread).await?;
+        let Some(found) = found.filter(|found| !found.state.deleted) else {
+            return Err(Error::Refused(Refusal::UnknownThread {
+                thread: thread.clone(),
+            }));
+        };
+        let options = RunOptions {
+            checkpoint: Some(checkpoint.into()),
+            ..RunOptions::default()
+        };
+        let graph = found.state.graph;
+        self.invoke(&graph, thread, Value::Null, options).await
+    }
+
     /// Gives up what waits or runs; finished supersteps stay.
     ///
     /// # Errors

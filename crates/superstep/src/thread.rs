@@ -273,6 +273,16 @@ impl Thread {
         Ok(Box::pin(self.app.local().retry(&self.id)).await?.into())
     }
 
+    /// Runs the thread again from a checkpoint, as if that checkpoint's tasks never had run; what
+    /// follows is a branch.
+    ///
+    /// # Errors
+    /// `Refused` if there is no such checkpoint.
+    pub async fn retry_from(&self, checkpoint: impl Into<String>) -> Result<RunOutput, Error> {
+        let retried = self.app.local().retry_from(&self.id, checkpoint);
+        Ok(Box::pin(retried).await?.into())
+    }
+
     /// Gives up what runs or waits; finished supersteps stay.
     ///
     /// # Errors

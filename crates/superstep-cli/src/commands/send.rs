@@ -135,6 +135,7 @@ pub(crate) async fn retry(session: &Session, args: RetryArgs) -> Result<Exit, Fa
     let sending = Dispatch::new(session, &args.send, args.wait);
     let watching = sending.watch(&client, &thread).await?;
     let command = RetryCommand {
+        checkpoint_id: args.from,
         config: limit(args.recursion_limit),
         ..RetryCommand::default()
     };

@@ -2,7 +2,8 @@
 
 use serde_json::json;
 use superstep_protocol::{
-    CommandId, EventData, Obligation, Record, RecordBody, events, obligations,
+    CommandId, EventData, Obligation, Record, RecordBody, TASK_POISONED, TaskResult, events,
+    obligations,
 };
 
 use crate::{
@@ -64,6 +65,23 @@ fn each_kind_of_record_tells_its_events() {
     for (name, expected) in rows {
         assert_eq!(last_told(&state(name)), expected, "{name}");
     }
+}
+
+#[test]
+fn a_task_that_kills_is_a_dead_letter() {
+    let mut story = state("failed");
+    let task = story.task("a");
+    let failed = story.records.last_mut().unwrap();
+    let RecordBody::Failed(parked) = &mut failed.body else {
+        panic!("{failed:?}");
+    };
+    let Some(TaskResult::Failed { error, .. }) = parked.results.get_mut(&task) else {
+        panic!("{parked:?}");
+    };
+    error.kind = TASK_POISONED.to_owned();
+    assert_eq!(last_told(&story), ["dead_letter", "run_failed"]);
+    let letter = events(story.last(), story.state()).remove(0);
+    assert!(matches!(letter.data, EventData::DeadLetter { task: of, .. } if of == task));
 }
 
 #[test]

@@ -317,4 +317,8 @@ pub struct RetryCommand {
         skip_serializing_if = "Option::is_none"
     )]
     pub config: Option<RunConfig>,
+    /// Run again from this checkpoint, as if its tasks never had run; what follows is a branch.
+    /// Absent: what failed or was cancelled of the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checkpoint_id: Option<String>,
 }

@@ -113,20 +113,7 @@ impl Commands {
                     .map_err(|error| error.refusal());
                 Asked::of(&thread, event, None)
             }
-            CommandKind::Retry => match decode::retry(body, bytes_max) {
-                Err(error) => Asked::of(&thread, Err(error.refusal()), None),
-                Ok(retry) => {
-                    let run = named(retry.run_id, command);
-                    let event = self
-                        .limit_of(retry.config.as_ref())
-                        .map(|limit| Event::Retry {
-                            command: command.clone(),
-                            run: run.clone(),
-                            recursion_limit: self.limit_of_next(limit),
-                        });
-                    Asked::of(&thread, event, Some(run))
-                }
-            },
+            CommandKind::Retry => return self.read_retry(&thread, body, command).await,
         })
     }
 
@@ -213,6 +200,55 @@ impl Commands {
                 before: None,
             }))))
         }))
+    }
+
+    /// A retry from a checkpoint is a start without input at it; of a thread that is not there it
+    /// is a retry all the same, and refused as one.
+    async fn read_retry(
+        &self,
+        thread: &ThreadId,
+        body: &[u8],
+        command: &CommandRef,
+    ) -> Result<Asked, Error> {
+        let retry = match decode::retry(body, self.settings.limits.command_bytes_max) {
+            Ok(retry) => retry,
+            Err(error) => return Ok(Asked::of(thread, Err(error.refusal()), None)),
+        };
+        let run = named(retry.run_id, command);
+        let asked = |event| Ok(Asked::of(thread, event, Some(run.clone())));
+        let limit = match self.limit_of(retry.config.as_ref()) {
+            Ok(limit) => limit,
+            Err(told) => return asked(Err(told)),
+        };
+        let threads = &self.engine.threads;
+        let found = match retry.checkpoint_id {
+            Some(_) => threads.load(thread).await?,
+            None => None,
+        };
+        let Some(found) = found.filter(|found| !found.state.deleted) else {
+            return asked(Ok(Event::Retry {
+                command: command.clone(),
+                run: run.clone(),
+                recursion_limit: self.limit_of_next(limit),
+            }));
+        };
+        let checkpoint = retry.checkpoint_id.as_deref();
+        let at = match threads.named_base(thread, checkpoint, true).await? {
+            Ok(at) => at,
+            Err(refusal) => return asked(Err(outward::refusal(&refusal))),
+        };
+        asked(Ok(Event::Start(Box::new(Start {
+            command: command.clone(),
+            run: run.clone(),
+            graph: found.state.graph,
+            profile: found.state.profile,
+            input: Value::Null,
+            recursion_limit: limit.unwrap_or(RECURSION_LIMIT),
+            config: Map::new(),
+            metadata: Map::new(),
+            terms: Terms::default(),
+            at,
+        }))))
     }
 
     async fn read_update(

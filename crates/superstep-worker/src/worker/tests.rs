@@ -171,6 +171,18 @@ impl Cluster {
         Arc::unwrap_or_clone(found.expect("the thread is there").state)
     }
 
+    async fn checkpoints(&self, thread: &str) -> Vec<String> {
+        let threads = Threads::new(
+            Arc::clone(&self.log) as _,
+            Arc::new(SystemWorld),
+            crate::Limits::default(),
+            Duration::from_secs(1),
+        );
+        let history = threads.history(&thread.into(), None, 100).await.unwrap();
+        let ids = history.into_iter().map(|found| found.checkpoint_id);
+        ids.collect()
+    }
+
     async fn stop(self) {
         self.shutdown.cancel();
         for worker in self.workers {
@@ -326,5 +338,33 @@ async fn commands_that_cannot_be_taken_are_refused_by_kind() {
         kind(cluster.send(Cancel, "a", json!({})).await),
         "nothing_to_cancel"
     );
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn a_retry_goes_back_to_a_checkpoint() {
+    let mut cluster = Cluster::start(2, WorkerSettings::default()).await;
+    let start = json!({"thread_id": "f", "input": {"count": 3}});
+    cluster.send(Begin, "fanning", start).await;
+    let done = cluster.event(EventKind::RunCompleted).await;
+    let first = done.checkpoint_id.expect("it ended in a checkpoint");
+    let from = cluster.checkpoints("f").await;
+    assert!(from.contains(&first), "{from:?}");
+    // Newest first: the end, the fan-out, `spread`, the input.
+    let reply = cluster
+        .send(Retry, "f", json!({"checkpoint_id": from[1]}))
+        .await;
+    assert_eq!(reply.outcome, Outcome::Accepted, "{reply:?}");
+    let done = cluster.event(EventKind::RunCompleted).await;
+    assert_eq!(done.values.unwrap()["results"], json!([0, 1, 2]));
+    assert_eq!(cluster.checkpoints("f").await.len(), from.len() + 2);
+
+    let nowhere = json!({"checkpoint_id": "01957f2e-6a3b-7c1d-8e4f-0123456789ab"});
+    let refused = cluster.send(Retry, "f", nowhere.clone()).await;
+    let kind = refused.refusal.expect("refused").kind;
+    assert_eq!(kind.as_str(), "invalid_input");
+    let refused = cluster.send(Retry, "nobody", nowhere).await;
+    let kind = refused.refusal.expect("refused").kind;
+    assert_eq!(kind.as_str(), "unknown_thread");
     cluster.stop().await;
 }
