@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 use superstep_graph::command_input;
 use superstep_protocol::{
     Answers, Cancel, CommandRef, Event, GraphId, Profile, RECURSION_LIMIT, Refusal, Resume, RunId,
-    Start, StateUpdate, Strategy, ThreadId,
+    Start, StateUpdate, Strategy, Terms, ThreadId,
 };
 use superstep_queue::CommandKind;
 use superstep_wire::{ResumeCommand, RunConfig, decode, outward};
