@@ -358,7 +358,7 @@ impl Engine {
         let first = mine.first().cloned();
         mine.retain(|task| !stored.contains_key(task));
         if let Some(attempts_max) = running.attempts_max.filter(|_| running.again) {
-            let place = (&thread.state, dispatch);
+            let place = (&*thread.state, dispatch);
             // Where nothing is left to run, it is closing the round that may kill.
             let closing: Vec<TaskId> = first.into_iter().collect();
             let counted = if mine.is_empty() { &closing } else { &mine };
@@ -435,7 +435,7 @@ impl Engine {
         let attempts_max = running.attempts_max.unwrap_or(u64::MAX);
         let mut brought = BTreeMap::new();
         for task in tasks.chunks(1) {
-            let place = (&thread.state, dispatch);
+            let place = (&*thread.state, dispatch);
             let count = running
                 .charged
                 .count(&self.threads, place, task, attempts_max);

@@ -260,7 +260,7 @@ impl Local {
             checkpoint: Some(checkpoint.into()),
             ..RunOptions::default()
         };
-        let graph = found.state.graph;
+        let graph = found.state.graph.clone();
         self.invoke(&graph, thread, Value::Null, options).await
     }
 

@@ -240,7 +240,7 @@ impl Commands {
         asked(Ok(Event::Start(Box::new(Start {
             command: command.clone(),
             run: run.clone(),
-            graph: found.state.graph,
+            graph: found.state.graph.clone(),
             profile: found.state.profile,
             input: Value::Null,
             recursion_limit: limit.unwrap_or(RECURSION_LIMIT),
