@@ -216,7 +216,7 @@ impl Place {
         );
     }
 
-    async fn state(&self, thread: &str) -> ThreadState {
+    async fn state(&self, thread: &str) -> Arc<ThreadState> {
         let found = self.threads().load(&thread.into()).await.unwrap();
         found.expect("the thread is there").state
     }
@@ -455,6 +455,7 @@ impl Process {
     fn new(place: &Place) -> Self {
         Self {
             works: Works {
+                slots: Arc::new(tokio::sync::Semaphore::new(place.settings.concurrency)),
                 engine: place.engine(),
                 effects: place.effects(),
                 settings: place.settings.clone(),
