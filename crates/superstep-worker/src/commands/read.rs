@@ -248,6 +248,9 @@ impl Commands {
             metadata: Map::new(),
             terms: Terms::default(),
             at,
+            strategy: Strategy::Reject,
+            not_before: None,
+            before: None,
         }))))
     }
 

@@ -17,7 +17,8 @@ use serde_json::{Value, json};
 use superstep_checkpoint::{ThreadLog as _, memory::MemoryLog};
 use superstep_graph::{Branch, ChannelKind, END, GraphBuilder, NodeSpec, Reducer, START, Target};
 use superstep_protocol::{
-    CommandId, CommandRef, Event, Profile, RunId, Start, TASK_POISONED, Terms, ThreadStatus,
+    Cancel, CommandId, CommandRef, Event, Profile, RunId, Start, Strategy, TASK_POISONED, Terms,
+    ThreadStatus,
 };
 use superstep_queue::{
     EventFilter, Queue as _, Subscription,
@@ -207,6 +208,9 @@ impl Place {
             metadata: serde_json::Map::new(),
             terms: Terms::default(),
             at: None,
+            strategy: Strategy::Reject,
+            not_before: None,
+            before: None,
         }));
         let (engine, thread) = (self.engine(), ThreadId::from(thread));
         let accepted = engine.accept(&thread, &event, None, || None).await.unwrap();
@@ -403,10 +407,7 @@ async fn leaving_the_watch_late_takes_no_newer_entry() {
 async fn untold_events_of_a_resting_thread_are_told() {
     let place = Place::new();
     place.start("t", json!([])).await;
-    let cancel = Event::Cancel {
-        command: command("cancel"),
-        reason: None,
-    };
+    let cancel = Event::Cancel(Box::new(Cancel::new(command("cancel"), None)));
     let engine = place.engine();
     engine
         .accept(&"t".into(), &cancel, None, || None)
