@@ -221,7 +221,17 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             end_run(state, RunStatus::Success);
         }
         RecordBody::Paused(parked) => park(state, record, parked),
-        RecordBody::Woken { run, tasks } => open_round(state, head, run, tasks),
+        RecordBody::Woken { run, tasks } => {
+            for task in &mut state.tasks {
+                if let Some(until) = task
+                    .paused_until()
+                    .filter(|_| tasks.contains(&task.task.id))
+                {
+                    task.woken = Some(until);
+                }
+            }
+            open_round(state, head, run, tasks);
+        }
         RecordBody::Failed(parked) => {
             park(state, record, parked);
             end_pauses(state);

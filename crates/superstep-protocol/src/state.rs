@@ -202,6 +202,9 @@ pub struct TaskState {
     /// How many of its attempts have failed, since a command had it run last.
     #[serde(default, skip_serializing_if = "crate::pause::is_zero")]
     pub attempts: u32,
+    /// The time that it was woken for last: what was to end by then has ended, whatever clocks say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub woken: Option<UnixMillis>,
     /// When the first of those attempts began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tried_since: Option<UnixMillis>,
@@ -234,6 +237,7 @@ impl TaskState {
             sleeps: BTreeMap::new(),
             attempts: 0,
             tried_since: None,
+            woken: None,
         }
     }
 

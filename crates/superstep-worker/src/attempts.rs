@@ -4,18 +4,24 @@
 //! failed for good goes to the node's error handler. One attempt is `run_task`'s business, and
 //! what becomes of the result is the engine's.
 //!
-//! The rule it keeps: a pause is spent within the task's slot and ends when the task is told to
-//! stop; a worker that dies meanwhile leaves nothing behind but the attempt not made.
+//! The rule it keeps: a short pause is spent within the task's slot and ends when the task is told
+//! to stop. A longer one ends the task's round: how many attempts have failed and when the first
+//! began go into the log, so that they count for whoever goes on.
+
+use std::time::Duration;
 
 use superstep_graph::{Task, input_of};
-use superstep_protocol::{RunError, TaskResult, ThreadState};
+use superstep_protocol::{Pause, Paused, RunError, TaskResult, ThreadState, UnixMillis};
+use tokio::time::Instant;
 use tracing::debug;
 
 use crate::{
     cache::{CacheKey, keep, look_up},
     graphs::RunnableGraph,
     node::{NodeError, NodeFailure},
+    policies::RetryPolicy,
     run_task::{Attempt, Attempted, Stopped, attempt, handle, horizon_of},
+    sleep::{Clock, millis},
 };
 
 /// The result that is kept for `task`, if its node is cached and one is there.
@@ -36,29 +42,46 @@ pub(crate) async fn try_task(
     task: &Task,
     given: &Attempt,
 ) -> Result<Attempted, Stopped> {
-    let policy = graph.policies(&task.node).and_then(|p| p.retry.as_ref());
-    let mut made = 0;
+    let policies = graph.policies(&task.node);
+    let policy = policies.and_then(|p| p.retry.as_ref());
+    let mut tries = Tries::of(state, task, given);
     let mut now = given.clone();
+    now.number += u64::from(tries.made);
+    now.before.tries = tries.made;
+    now.timeout = policies.and_then(|p| p.timeout).unwrap_or(given.timeout);
+    now.idle_timeout = policies.and_then(|p| p.idle_timeout).or(given.idle_timeout);
+    let attempt_timeout = now.timeout;
     let attempted = loop {
-        let attempted = Box::pin(attempt(graph, state, task, now.clone())).await?;
-        made += 1;
+        if let Some(left) = tries.left(policy).await {
+            now.timeout = attempt_timeout.min(left);
+        }
+        let mut attempted = Box::pin(attempt(graph, state, task, now.clone())).await?;
+        if let TaskResult::Paused(paused) = &mut attempted.result {
+            // A task that sleeps between attempts has made those before.
+            (paused.attempts, paused.since) = tries.recorded().await;
+        }
         let TaskResult::Failed {
             error, took, child, ..
         } = &attempted.result
         else {
             break attempted;
         };
+        tries.made = tries.made.saturating_add(1);
         now.number += 1;
-        now.before.tries = made;
+        now.before.tries = tries.made;
         now.before.took.clone_from(took);
+        now.before.sleeps.clone_from(&attempted.sleeps);
         // What finished inside a subgraph does not run again.
         now.before.child.clone_from(child);
-        let seed = task.id.as_str();
-        let pause = policy.and_then(|policy| policy.pause(made, &node_error(error), seed));
-        let Some(pause) = pause else {
+        let made = tries.made;
+        let Some(pause) = tries.pause(policy, task, error).await else {
             break attempted;
         };
         debug!(task_id = %task.id, attempts = made, kind = error.kind, ?pause, "trying a task again");
+        if pause > given.clock.short_pause_max {
+            attempted.result = tries.parked(error, pause, &now).await;
+            break attempted;
+        }
         tokio::select! {
             biased;
             () = given.cancel.cancelled() => return Err(Stopped),
@@ -75,7 +98,88 @@ pub(crate) async fn try_task(
     {
         keep(graph.cache(), &key, writes, policy).await;
     }
-    Ok(attempted)
+    Ok(Attempted {
+        tries: tries.made,
+        ..attempted
+    })
+}
+
+/// The attempts of a task, those that the log knows of too.
+struct Tries<'a> {
+    clock: &'a Clock,
+    made: u32,
+    since: Option<UnixMillis>,
+    began: Instant,
+}
+
+impl<'a> Tries<'a> {
+    fn of(state: &ThreadState, task: &Task, given: &'a Attempt) -> Self {
+        let known = state.task(&task.id);
+        Self {
+            clock: &given.clock,
+            made: known.map_or(0, |known| known.attempts),
+            since: known.and_then(|known| known.tried_since),
+            began: Instant::now(),
+        }
+    }
+
+    /// When the first of them began.
+    async fn since(&mut self) -> UnixMillis {
+        if let Some(since) = self.since {
+            return since;
+        }
+        let now = self.clock.now().await;
+        let since = UnixMillis(now.0.saturating_sub(millis(self.began.elapsed())));
+        self.since = Some(since);
+        since
+    }
+
+    /// What the log is to know of them, of a task that goes on later.
+    async fn recorded(&mut self) -> (u32, Option<UnixMillis>) {
+        if self.made == 0 {
+            return (0, self.since);
+        }
+        (self.made, Some(self.since().await))
+    }
+
+    /// What is left of the time for all of them, if it is bounded.
+    async fn left(&mut self, policy: Option<&RetryPolicy>) -> Option<Duration> {
+        let total = policy?.total_of()?;
+        let since = self.since().await;
+        let passed = self.clock.now().await.0.saturating_sub(since.0);
+        Some(total.saturating_sub(Duration::from_millis(passed)))
+    }
+
+    /// The pause before the next one; `None` if there is none.
+    async fn pause(
+        &mut self,
+        policy: Option<&RetryPolicy>,
+        task: &Task,
+        error: &RunError,
+    ) -> Option<Duration> {
+        let pause = policy?.pause(self.made, &node_error(error), task.id.as_str())?;
+        match self.left(policy).await {
+            Some(left) if left <= pause => None,
+            _ => Some(pause),
+        }
+    }
+
+    /// The result of a task whose next attempt comes later, on whatever worker there is.
+    async fn parked(&mut self, error: &RunError, pause: Duration, next: &Attempt) -> TaskResult {
+        let since = self.since().await;
+        let until = self.clock.now().await.plus_ms(millis(pause));
+        let why = Pause::Retry {
+            error: error.clone(),
+        };
+        TaskResult::Paused(Box::new(Paused {
+            attempts: self.made,
+            since: Some(since),
+            sleeps: next.before.sleeps.clone(),
+            took: next.before.took.clone(),
+            child: next.before.child.clone(),
+            ..Paused::new(until, why)
+        }))
+    }
 }
 
 /// How `task` failed for its error handler, if its node has one and nothing of it is kept.
@@ -113,11 +217,20 @@ pub(crate) async fn recover(
     let mut given = given.clone();
     given.before.failure = Some(failure);
     given.before.asked = failed.asked;
+    given.before.slept = failed.slept;
+    given.before.sleeps.clone_from(&failed.sleeps);
     if let TaskResult::Failed { took, .. } = &failed.result {
         given.before.took.clone_from(took);
     }
-    let recovered = handle(graph, state, task, given, handler);
+    let recovered = handle(graph, state, task, given.clone(), handler);
+    let mut tries = Tries::of(state, task, &given);
+    tries.made = failed.tries;
     Ok(match (Box::pin(recovered).await?, failed.result) {
+        // The node is not tried more often for that its handler sleeps.
+        (TaskResult::Paused(mut paused), _) => {
+            (paused.attempts, paused.since) = tries.recorded().await;
+            TaskResult::Paused(paused)
+        }
         (TaskResult::Finished { writes, keeps, .. }, TaskResult::Failed { error, .. }) => {
             TaskResult::Finished {
                 writes,

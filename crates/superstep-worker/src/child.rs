@@ -42,6 +42,7 @@ use crate::{
     node::Before,
     rounds::run_all,
     run_task::{Attempt, Stopped},
+    sleep::known_ends,
     stream::{self, nodes_of},
 };
 
@@ -57,6 +58,8 @@ pub(crate) struct Inside {
     parent: Option<ToParent>,
     /// Answers to questions of a call that begins anew each time it goes on.
     known: Arc<BTreeMap<InterruptId, Value>>,
+    /// The ends of the sleeps that such a call has begun before.
+    pub(crate) sleeps: Arc<BTreeMap<String, UnixMillis>>,
     /// Where calls store what they did; `None` if nowhere, as within one that begins anew.
     progress: Option<Progress>,
 }
@@ -68,6 +71,7 @@ impl Inside {
             tasks_max,
             parent: None,
             known: Arc::default(),
+            sleeps: Arc::default(),
             progress,
         }
     }
@@ -254,6 +258,12 @@ fn attempt_inside(
         }
         _ => Arc::clone(&attempt.inside.known),
     };
+    let sleeps = match (subgraph.checkpointer, parent.task(&task.id)) {
+        (Checkpointer::None, Some(state)) => {
+            Arc::new(known_ends(Some(state), &attempt.inside.sleeps))
+        }
+        _ => Arc::clone(&attempt.inside.sleeps),
+    };
     let saves = subgraph.checkpointer != Checkpointer::None;
     let progress = match subgraph.checkpointer {
         Checkpointer::Inherit | Checkpointer::Own => {
@@ -270,6 +280,7 @@ fn attempt_inside(
             tasks_max: attempt.inside.tasks_max,
             parent: Some(ToParent::default()),
             known,
+            sleeps,
             progress,
         },
         ..attempt.clone()
@@ -372,9 +383,10 @@ impl Call<'_> {
         if state.has_work() {
             return Vec::new();
         }
+        let woken = self.log.woken();
         let due = |(task, until): (&TaskState, UnixMillis)| {
             let name = Timer::Task(task.task.id.clone()).name();
-            (until <= self.parent.time).then_some(Event::TimerDue { name })
+            (until <= woken).then_some(Event::TimerDue { name })
         };
         // One of them wakes all that are due.
         let timer = state.paused().find_map(due);
@@ -538,7 +550,15 @@ impl Call<'_> {
                     paused.raised = raised(state);
                     // A call that begins anew knows of its sleeps from its task.
                     let tasks = state.tasks.iter();
-                    paused.sleeps = tasks.flat_map(|task| task.sleeps.clone()).collect();
+                    let sleeps = tasks.flat_map(|task| task.sleeps.clone());
+                    paused.sleeps = self
+                        .attempt
+                        .inside
+                        .sleeps
+                        .iter()
+                        .map(|(name, end)| (name.clone(), *end))
+                        .chain(sleeps)
+                        .collect();
                     paused.child = self.log.into_new();
                     return Called::Pauses(Box::new(paused));
                 }

@@ -13,8 +13,8 @@ use superstep_checkpoint::PutResult;
 use superstep_graph::{NodeName, TaskId};
 use superstep_protocol::{
     Asked, AskedCommand, CommandId, Dispatch, Event, Head, Nothing, Parked, Record, RecordBody,
-    Refusal, Restored, RunError, TaskResult, ThreadId, ThreadState, Update, Verdict, decide,
-    rolls_back,
+    Refusal, Restored, RunError, TaskResult, ThreadId, ThreadState, UnixMillis, Update, Verdict,
+    decide, rolls_back,
 };
 use superstep_wire::record::{decode_result, encode_result};
 use tokio::sync::{Semaphore, mpsc};
@@ -111,9 +111,31 @@ impl Engine {
         command: Option<&CommandId>,
         outcome: impl Fn() -> Option<OutcomeBytes>,
     ) -> Result<Accepted, Error> {
+        let now = self.threads.world().now();
+        self.accept_with(thread, event, command, outcome, now).await
+    }
+
+    /// Decides an event of no sender at a time of the store's clock, and appends what it calls
+    /// for.
+    pub(crate) async fn accept_at(
+        &self,
+        thread: &ThreadId,
+        event: &Event,
+        now: UnixMillis,
+    ) -> Result<Accepted, Error> {
+        self.accept_with(thread, event, None, || None, now).await
+    }
+
+    async fn accept_with(
+        &self,
+        thread: &ThreadId,
+        event: &Event,
+        command: Option<&CommandId>,
+        outcome: impl Fn() -> Option<OutcomeBytes>,
+        now: UnixMillis,
+    ) -> Result<Accepted, Error> {
         for _ in 0..DECISIONS_MAX {
             let before = self.threads.load(thread).await?;
-            let now = self.threads.world().now();
             let now = before
                 .as_ref()
                 .map_or(now, |before| now.max(before.state.time));

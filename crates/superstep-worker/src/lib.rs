@@ -31,8 +31,10 @@ mod rounds;
 mod run_task;
 mod settings;
 mod shown;
+mod sleep;
 mod stream;
 mod threads;
+mod timers;
 mod turns;
 mod view;
 mod work;
@@ -57,6 +59,7 @@ pub use node::{
 };
 pub use policies::{CachePolicy, Policies, RetryPolicy};
 pub use settings::{Limits, WorkerSettings};
+pub use sleep::Sleep;
 pub use stream::{OutputSink, StreamEvent};
 pub use threads::{Thread, Threads};
 pub use view::{CheckpointView, InterruptView, StateView, TaskView};

@@ -4,6 +4,7 @@
 //! thread that a crashed process left busy is taken up again by the next call that needs it.
 
 mod options;
+mod sleeping;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -27,11 +28,14 @@ use crate::{
     rounds::Running,
     settings::WorkerSettings,
     shown::{can_be_shown, output, shows},
+    sleep::Clock,
     stream::{self, OutputSink, Stream, Tee},
     threads::{Thread, Threads},
     turns::{Turn, Turns},
     view::{CheckpointView, StateView, open_interrupts},
 };
+
+use sleeping::Sleeping;
 
 pub use options::{GoOn, RunOptions, RunOutput, UpdateOptions};
 
@@ -331,7 +335,7 @@ impl Local {
             self.accept(thread, &create, Some(&turn)).await?;
         }
         let accepted = self.accept(thread, &event, Some(&turn)).await?;
-        let (worked, declined) = self.drive(accepted, &turn, 0).await?;
+        let (worked, declined) = self.drive(accepted, &turn, 0, Sleeping::Left).await?;
         match declined {
             Some(refusal) => Err(Error::Refused(refusal)),
             None => self.view_at(&worked, &place, false),
@@ -455,20 +459,31 @@ impl Local {
         threads.history_of(thread, None, limit, graphs).await
     }
 
-    /// Finishes what a process that went away left running on this thread, if anything.
+    /// Finishes what a process that went away left running or sleeping on this thread, if
+    /// anything: a thread that sleeps is waited for.
     ///
     /// # Errors
     /// If the store fails, or the thread's graph is not held.
     pub async fn finish(&self, thread: &ThreadId) -> Result<(), Error> {
         let turn = self.turns.take(thread).await;
-        self.finish_in(&turn, thread).await
+        self.go_on_in(&turn, thread, Sleeping::Awaited).await
     }
 
     async fn finish_in(&self, turn: &Turn, thread: &ThreadId) -> Result<(), Error> {
+        self.go_on_in(turn, thread, Sleeping::Left).await
+    }
+
+    async fn go_on_in(
+        &self,
+        turn: &Turn,
+        thread: &ThreadId,
+        sleeping: Sleeping,
+    ) -> Result<(), Error> {
         match self.engine.threads.load(thread).await? {
             Some(found) if found.state.is_busy() => {
                 let left = found.state.head.version;
-                self.drive(found, turn, left).await.map(|_| ())
+                let drove = self.drive(found, turn, left, sleeping).await;
+                drove.map(|_| ())
             }
             _ => Ok(()),
         }
@@ -489,7 +504,8 @@ impl Local {
             stream::nothing_left(&stream, graph.topology(), &accepted.state);
             stream.end();
         }
-        let (thread, declined) = self.drive(accepted, &turn, 0).await?;
+        let drove = self.drive(accepted, &turn, 0, Sleeping::Awaited).await?;
+        let (thread, declined) = drove;
         if let Some(refusal) = declined {
             return Err(Error::Refused(refusal));
         }
@@ -543,6 +559,7 @@ impl Local {
         mut thread: Thread,
         turn: &Turn,
         mut left: u64,
+        sleeping: Sleeping,
     ) -> Result<(Thread, Option<Refusal>), Error> {
         let mut declined = None;
         let mut cancel = turn.begin();
@@ -553,6 +570,23 @@ impl Local {
                 None => thread.state.rounds.keys().next().copied(),
             };
             let Some(dispatch) = dispatch else {
+                if thread.state.is_busy() {
+                    if let Some(now) = self.fire(&thread).await? {
+                        thread = now;
+                        continue;
+                    }
+                    // Whoever is asked is not to wait for a sibling that sleeps.
+                    let asks = thread.state.open_questions().next().is_some();
+                    if sleeping == Sleeping::Awaited && !asks {
+                        self.nap(&thread, &cancel).await?;
+                        cancel = turn.begin();
+                        let id = &thread.state.thread;
+                        if let Some(now) = self.engine.threads.load(id).await? {
+                            thread = now;
+                            continue;
+                        }
+                    }
+                }
                 let log = self.engine.threads.log();
                 let (id, head) = (thread.state.thread.clone(), thread.state.head);
                 self.engine
@@ -569,6 +603,10 @@ impl Local {
                 attempts_max: None,
                 charged: Charged::default(),
                 timeout: self.settings.task_timeout,
+                clock: Clock {
+                    threads: self.engine.threads.clone(),
+                    short_pause_max: self.settings.short_pause_max,
+                },
                 at_once: self.settings.tasks_at_once,
                 slots: None,
                 cancel: cancel.clone(),

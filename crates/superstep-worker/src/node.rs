@@ -14,15 +14,20 @@ use std::{
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::{Context, Poll, Waker},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
 use superstep_graph::{NodeName, NodeOutput, TaskId};
-use superstep_protocol::{Raised, Record, RunId, StreamMode, ThreadId};
+use superstep_protocol::{Raised, Record, RunId, StreamMode, ThreadId, UnixMillis};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::stream::Stream;
+use crate::{
+    sleep::{Sleep, Sleeps},
+    stream::Stream,
+};
 
 /// A boxed future.
 pub type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -155,6 +160,10 @@ pub(crate) struct Before {
     pub(crate) failure: Option<NodeFailure>,
     /// How many questions the node asked whose failure is handled: the handler's come after them.
     pub(crate) asked: usize,
+    /// How many sleeps that node had begun.
+    pub(crate) slept: usize,
+    /// The ends of the sleeps of earlier attempts.
+    pub(crate) sleeps: BTreeMap<String, UnixMillis>,
     /// The questions of earlier attempts that took the answer which was offered, by index.
     pub(crate) took: Vec<(usize, Value)>,
     /// What its subgraph did in earlier attempts.
@@ -166,6 +175,9 @@ struct Shared {
     answers: Vec<Option<Value>>,
     offer: Offer,
     questions: Mutex<Questions>,
+    sleeps: Sleeps,
+    /// When the node was last known to live.
+    lives: Mutex<Instant>,
     cancel: CancellationToken,
     stream: Stream,
     /// The failure that is handled, if this is an error handler.
@@ -194,6 +206,7 @@ impl NodeContext {
         cancel: CancellationToken,
         stream: Stream,
         before: Before,
+        sleeps: Sleeps,
     ) -> Self {
         let questions = Mutex::new(Questions {
             next: before.asked,
@@ -206,6 +219,8 @@ impl NodeContext {
                 answers,
                 offer,
                 questions,
+                sleeps: sleeps.after(before.slept),
+                lives: Mutex::new(Instant::now()),
                 cancel,
                 stream,
                 failure: before.failure,
@@ -268,6 +283,7 @@ impl NodeContext {
     /// Sends a value to whoever follows the run's live output. It is not stored, and is sent
     /// again if the node runs again.
     pub fn emit(&self, data: impl Serialize) {
+        self.heartbeat();
         let Shared { stream, info, .. } = &*self.shared;
         if stream.wants(StreamMode::Custom)
             && let Ok(data) = serde_json::to_value(data)
@@ -281,6 +297,7 @@ impl NodeContext {
     /// as a list of two, as in LangGraph: the piece, and an object that says which node and step
     /// sent it. Like what is emitted it is not stored.
     pub fn emit_message(&self, piece: impl Serialize) {
+        self.heartbeat();
         let Shared { stream, info, .. } = &*self.shared;
         if stream.wants(StreamMode::Messages)
             && let Ok(piece) = serde_json::to_value(piece)
@@ -324,6 +341,72 @@ impl NodeContext {
             index,
             payload: Some(serde_json::to_value(payload)),
             answer: PhantomData,
+        }
+    }
+
+    /// Sleeps for so long, and outlives its worker meanwhile.
+    ///
+    /// A short sleep (5 seconds at most, unless the worker's settings say otherwise) is spent where
+    /// the node runs. In a longer one the node holds no worker: it is dropped, with what it awaits
+    /// beside, and runs again from its top when the time has come, on whatever worker there is.
+    /// Sleeps are counted in the order of the calls, and a sleep has one end: in a node that runs
+    /// again, those before return at once. So a node must sleep in the same order every time.
+    ///
+    /// A sleep beside a question ends with whichever comes first, the answer or the time:
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use serde_json::{Value, json};
+    /// use superstep_worker::{NodeContext, NodeError, NodeReturn};
+    ///
+    /// async fn approve(_: Value, ctx: NodeContext) -> Result<NodeReturn, NodeError> {
+    ///     let asked = ctx.interrupt::<Value>("approve?");
+    ///     let approved = tokio::select! {
+    ///         answer = asked => answer?,
+    ///         () = ctx.sleep(Duration::from_secs(3600)) => json!(false),
+    ///     };
+    ///     Ok(NodeReturn::Update(json!({"approved": approved})))
+    /// }
+    /// ```
+    pub fn sleep(&self, duration: Duration) -> Sleep {
+        Sleep::of(self.clone(), duration)
+    }
+
+    /// As [`sleep`](Self::sleep), until a time of day; by the store's clock if it is far off.
+    pub fn sleep_until(&self, end: SystemTime) -> Sleep {
+        let end = end.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Sleep::until(self.clone(), UnixMillis(crate::sleep::millis(end)))
+    }
+
+    /// Says that the node lives: one with an idle timeout is taken for hung if it is silent for
+    /// longer than that. What it emits says so too.
+    pub fn heartbeat(&self) {
+        self.lives_until(Instant::now());
+    }
+
+    pub(crate) fn lives_until(&self, until: Instant) {
+        let lives = self.shared.lives.lock();
+        let mut lives = lives.unwrap_or_else(PoisonError::into_inner);
+        *lives = until.max(*lives);
+    }
+
+    /// When the node was last known to live.
+    pub(crate) fn lived(&self) -> Instant {
+        *self
+            .shared
+            .lives
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn sleeps(&self) -> &Sleeps {
+        &self.shared.sleeps
+    }
+
+    /// Has whoever polls the node look at it.
+    pub(crate) fn wake_runner(&self) {
+        if let Some(runner) = &self.questions().runner {
+            runner.wake_by_ref();
         }
     }
 

@@ -45,7 +45,9 @@ enum Retried {
 ///
 /// The pauses grow: the first is `initial_interval`, each next one `backoff_factor` times as long,
 /// none longer than `max_interval`, and each is lengthened by up to half, so that tasks that
-/// failed together do not come back together. A worker keeps the task's slot while it waits.
+/// failed together do not come back together. A worker keeps the task's slot for a short pause (5
+/// seconds at most, unless its settings say otherwise); for a longer one the thread waits without a
+/// worker, and the attempts that were made are counted in its log.
 ///
 /// ```
 /// use std::time::Duration;
@@ -64,6 +66,8 @@ pub struct RetryPolicy {
     backoff_factor: f64,
     max_interval: Duration,
     jitter: bool,
+    total: Option<Duration>,
+    hopeless: BTreeSet<String>,
     retried: Retried,
 }
 
@@ -93,6 +97,8 @@ impl RetryPolicy {
             backoff_factor: 2.0,
             max_interval: Duration::from_secs(128),
             jitter: true,
+            total: None,
+            hopeless: BTreeSet::new(),
             retried: Retried::Any,
         }
     }
@@ -132,6 +138,20 @@ impl RetryPolicy {
         self
     }
 
+    /// Errors of these kinds are never tried again.
+    pub fn never_on<K: Into<String>>(mut self, kinds: impl IntoIterator<Item = K>) -> Self {
+        self.hopeless.extend(kinds.into_iter().map(Into::into));
+        self
+    }
+
+    /// All attempts together, with the pauses between them, take no longer than this: no attempt
+    /// begins after it, and one that runs then is over. It is counted from the first attempt, also
+    /// if a later one is made by another worker.
+    pub fn total(mut self, total: Duration) -> Self {
+        self.total = Some(total);
+        self
+    }
+
     /// Only errors that pass `test` are tried again.
     pub fn when(mut self, test: impl Fn(&NodeError) -> bool + Send + Sync + 'static) -> Self {
         self.retried = Retried::Passing(Arc::new(test));
@@ -143,6 +163,10 @@ impl RetryPolicy {
         self.attempts_max
     }
 
+    pub(crate) fn total_of(&self) -> Option<Duration> {
+        self.total
+    }
+
     /// The pause after so many attempts have failed, the last one by `error`; `None` if that was
     /// the last one. `seed` spreads the pauses: the same one gives the same pause.
     pub(crate) fn pause(&self, attempts: u32, error: &NodeError, seed: &str) -> Option<Duration> {
@@ -151,6 +175,7 @@ impl RetryPolicy {
             Retried::Kinds(kinds) => kinds.contains(error.kind()),
             Retried::Passing(test) => test(error),
         };
+        let again = again && !self.hopeless.contains(error.kind());
         if !again || attempts >= self.attempts_max {
             return None;
         }
@@ -238,6 +263,10 @@ impl CachePolicy {
 pub struct Policies {
     /// When it is tried again.
     pub retry: Option<RetryPolicy>,
+    /// How long one attempt may take; as long as the worker's settings say otherwise.
+    pub timeout: Option<Duration>,
+    /// How long an attempt may be silent: without a heartbeat, and without anything emitted.
+    pub idle_timeout: Option<Duration>,
     /// When its result is reused.
     pub cache: Option<CachePolicy>,
     /// What runs in its place when it failed for good; it knows the failure from its context.
@@ -248,6 +277,8 @@ impl fmt::Debug for Policies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Policies")
             .field("retry", &self.retry)
+            .field("timeout", &self.timeout)
+            .field("idle_timeout", &self.idle_timeout)
             .field("cache", &self.cache)
             .field("on_error", &self.on_error.as_ref().map(|_| "a function"))
             .finish()

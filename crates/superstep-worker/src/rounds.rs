@@ -28,6 +28,7 @@ use crate::{
     node::{Before, NodeFailure},
     poison::Charged,
     run_task::{Attempt, Attempted, Stopped},
+    sleep::Clock,
     stream::{OutputSink, Stream, TaskEnd, task_ended},
 };
 
@@ -42,6 +43,7 @@ pub(crate) struct Running {
     /// The attempts that are counted for this delivery.
     pub(crate) charged: Charged,
     pub(crate) timeout: Duration,
+    pub(crate) clock: Clock,
     /// How many at once; all of them otherwise.
     pub(crate) at_once: Option<NonZeroUsize>,
     /// The worker's slots; one of them is this dispatch's.
@@ -62,6 +64,8 @@ impl Running {
             stream: Stream::of(self.sink.as_ref(), state),
             number: self.attempt,
             timeout: self.timeout,
+            clock: self.clock.clone(),
+            idle_timeout: None,
             cancel: self.cancel.clone(),
             offer: Arc::new(Mutex::new(state.offer.clone())),
             before: Before::default(),

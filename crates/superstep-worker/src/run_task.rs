@@ -5,6 +5,7 @@
 //! whether a failed task is tried again is left to `attempts`.
 
 use std::{
+    collections::BTreeMap,
     num::NonZeroUsize,
     sync::{Arc, PoisonError},
     task::Poll,
@@ -15,7 +16,7 @@ use serde_json::Value;
 use superstep_graph::{
     Horizon, Task, input_of, output_from_update, route_handled, route_within, start_writes,
 };
-use superstep_protocol::{RunError, TaskResult, ThreadState};
+use superstep_protocol::{Pause, Paused, RunError, TaskResult, ThreadState, UnixMillis};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -27,6 +28,7 @@ use crate::{
     health::Health,
     node::{Before, Node, NodeContext, NodeError, NodeReturn, Offer, TaskInfo},
     panics::{Guarded, caught},
+    sleep::{Clock, known_ends},
     stream::Stream,
 };
 
@@ -38,6 +40,9 @@ const KIND_CHARS_MAX: usize = 256;
 pub(crate) struct Attempt {
     pub(crate) number: u64,
     pub(crate) timeout: Duration,
+    /// How long the node may be silent.
+    pub(crate) idle_timeout: Option<Duration>,
+    pub(crate) clock: Clock,
     pub(crate) cancel: CancellationToken,
     /// What the run tells, from the subgraph that the task belongs to.
     pub(crate) stream: Stream,
@@ -73,11 +78,23 @@ pub(crate) struct Attempted {
     pub(crate) result: TaskResult,
     /// How many questions the node asked, the answered ones too.
     pub(crate) asked: usize,
+    /// How many attempts have failed, with those that the log knows of.
+    pub(crate) tries: u32,
+    /// How many sleeps it began.
+    pub(crate) slept: usize,
+    /// The ends of its sleeps.
+    pub(crate) sleeps: BTreeMap<String, UnixMillis>,
 }
 
 impl From<TaskResult> for Attempted {
     fn from(result: TaskResult) -> Self {
-        Self { result, asked: 0 }
+        Self {
+            result,
+            asked: 0,
+            tries: 0,
+            slept: 0,
+            sleeps: BTreeMap::new(),
+        }
     }
 }
 
@@ -150,7 +167,7 @@ impl Called<'_> {
     async fn function(&self, function: &dyn Node) -> Result<Attempted, Stopped> {
         let Self { task, attempt, .. } = *self;
         let horizon = horizon_of(self.state);
-        let ctx = self.context(horizon);
+        let ctx = self.context(horizon).await;
         let input = self.input(horizon);
         // A node may panic before its first await, while its future is made.
         let ended = match caught(|| function.call(input, ctx.clone())) {
@@ -162,13 +179,27 @@ impl Called<'_> {
                         ended.unwrap_or(Ended::TimedOut(attempt.timeout))
                     }
                     () = attempt.cancel.cancelled() => return Err(Stopped),
+                    idle = idle(&ctx, attempt.idle_timeout) => Ended::Silent(idle),
                 }
             }
             Err(message) => Ended::Panicked(message),
         };
+        let now = attempt.clock.threads.world().now();
+        let now = if ctx.sleeps().is_parked() {
+            attempt.clock.now().await
+        } else {
+            now
+        };
+        let (sleeps, until) = ctx.sleeps().ends(now);
         // Its paths are the graph's code too.
         let result = caught(|| self.result_of(ended));
         let mut result = result.unwrap_or_else(|message| panicked(task, &message));
+        if let (TaskResult::Interrupted { raised, .. }, Some(until)) = (&mut result, until) {
+            let mut paused = Paused::new(until, Pause::Sleep);
+            paused.raised = std::mem::take(raised);
+            paused.sleeps.clone_from(&sleeps);
+            result = TaskResult::Paused(Box::new(paused));
+        }
         note_taken(&mut result, &ctx);
         if ctx.has_taken() {
             attempt.inside.offer_taken();
@@ -176,6 +207,9 @@ impl Called<'_> {
         Ok(Attempted {
             result,
             asked: ctx.asked(),
+            tries: 0,
+            slept: ctx.sleeps().count(),
+            sleeps,
         })
     }
 
@@ -191,6 +225,7 @@ impl Called<'_> {
             Ended::Raised(raised) => return TaskResult::interrupted(raised),
             Ended::Panicked(message) => return panicked(task, &message),
             Ended::TimedOut(timeout) => return timed_out(task, timeout),
+            Ended::Silent(timeout) => return silent(task, timeout),
             Ended::Returned(Err(error)) => {
                 return failed(task, error.kind(), error.message().to_owned());
             }
@@ -233,7 +268,7 @@ impl Called<'_> {
         input_of(graph, &self.state.checkpoint, self.task, horizon)
     }
 
-    fn context(&self, horizon: Horizon) -> NodeContext {
+    async fn context(&self, horizon: Horizon) -> NodeContext {
         let run = self.state.run.as_ref();
         let info = TaskInfo {
             thread: self.state.thread.clone(),
@@ -249,6 +284,12 @@ impl Called<'_> {
         let answers = answers.map(superstep_protocol::TaskState::answers);
         let mut answers = answers.unwrap_or_default();
         self.attempt.inside.add_known(&self.task.id, &mut answers);
+        let known = self.state.task(&self.task.id);
+        let mut ends = known_ends(known, &self.attempt.inside.sleeps);
+        let earlier = self.attempt.before.sleeps.iter();
+        ends.extend(earlier.map(|(name, end)| (name.clone(), *end)));
+        let woken = known.and_then(|known| known.woken);
+        let sleeps = self.attempt.clock.sleeps(&self.task.id, ends, woken).await;
         NodeContext::new(
             info,
             answers,
@@ -256,14 +297,19 @@ impl Called<'_> {
             self.attempt.cancel.clone(),
             self.attempt.stream.clone(),
             self.attempt.before.clone(),
+            sleeps,
         )
     }
 }
 
 /// Questions that took the answer which was offered keep it when the task runs again.
 fn note_taken(result: &mut TaskResult, ctx: &NodeContext) {
-    if let TaskResult::Interrupted { took, .. } | TaskResult::Failed { took, .. } = result {
-        *took = ctx.took();
+    match result {
+        TaskResult::Interrupted { took, .. } | TaskResult::Failed { took, .. } => {
+            *took = ctx.took();
+        }
+        TaskResult::Paused(paused) => paused.took = ctx.took(),
+        TaskResult::Finished { .. } => {}
     }
 }
 
@@ -289,6 +335,21 @@ enum Ended {
     Raised(Vec<superstep_protocol::Raised>),
     Panicked(String),
     TimedOut(Duration),
+    Silent(Duration),
+}
+
+/// Waits until the node is silent for too long; gives how long that is.
+async fn idle(ctx: &NodeContext, timeout: Option<Duration>) -> Duration {
+    let Some(timeout) = timeout else {
+        return std::future::pending().await;
+    };
+    loop {
+        let lived = ctx.lived();
+        tokio::time::sleep_until(lived + timeout).await;
+        if ctx.lived() == lived {
+            return timeout;
+        }
+    }
 }
 
 /// Polls the node until it returns, raises a question, or panics.
@@ -298,8 +359,10 @@ async fn polled(mut node: Guarded<Result<NodeReturn, NodeError>>, ctx: NodeConte
         let poll = node.poll(cx);
         let raised = ctx.raised();
         match poll {
-            // A question wins over whatever else the node did in that poll.
-            _ if !raised.is_empty() => Poll::Ready(Ended::Raised(raised)),
+            // A question or a sleep wins over whatever else the node did in that poll.
+            _ if !raised.is_empty() || ctx.sleeps().is_parked() => {
+                Poll::Ready(Ended::Raised(raised))
+            }
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(returned)) => Poll::Ready(Ended::Returned(returned)),
             Poll::Ready(Err(message)) => Poll::Ready(Ended::Panicked(message)),
@@ -327,6 +390,15 @@ fn run_error(task: &Task, kind: &str, message: String) -> RunError {
         node: Some(task.node.clone()),
         task: Some(task.id.clone()),
     }
+}
+
+fn silent(task: &Task, timeout: Duration) -> TaskResult {
+    let message = format!(
+        "node `{}` was silent for {} s; raise its idle timeout, or call `heartbeat` while it works",
+        task.node,
+        timeout.as_secs_f64()
+    );
+    failed(task, "NodeIdle", message)
 }
 
 fn timed_out(task: &Task, timeout: Duration) -> TaskResult {

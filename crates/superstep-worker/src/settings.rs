@@ -58,6 +58,11 @@ pub struct WorkerSettings {
     pub tasks_at_once: Option<NonZeroUsize>,
     /// How long one attempt of a node may take. Default 10 minutes.
     pub task_timeout: Duration,
+    /// The longest pause that a worker spends on a task: of a node that sleeps, or between two
+    /// attempts. Longer ones are timers, and hold no worker. Default 5 s.
+    pub short_pause_max: Duration,
+    /// How often a worker looks for timers that are due, more or less. Default 500 ms.
+    pub timers_every: Duration,
     /// How long a pull waits for messages. Default 5 s; a worker that drains stops waiting at
     /// once.
     pub pull_wait: Duration,
@@ -101,6 +106,8 @@ impl Default for WorkerSettings {
             concurrency: 32,
             tasks_at_once: None,
             task_timeout: Duration::from_secs(600),
+            short_pause_max: Duration::from_secs(5),
+            timers_every: Duration::from_millis(500),
             pull_wait: Duration::from_secs(5),
             drain_timeout: Duration::from_secs(25),
             hold_back: Duration::from_secs(5),

@@ -31,6 +31,7 @@ use crate::{
     reconcile::RECONCILING,
     rounds::Running,
     settings::WorkerSettings,
+    sleep::Clock,
     stream::OutputSink,
     threads::Thread,
 };
@@ -222,6 +223,10 @@ impl Works {
                 attempts_max: Some(self.settings.attempts_max),
                 charged: come.charged.clone(),
                 timeout: self.settings.task_timeout,
+                clock: Clock {
+                    threads: self.engine.threads.clone(),
+                    short_pause_max: self.settings.short_pause_max,
+                },
                 at_once: self.settings.tasks_at_once,
                 slots: Some(Arc::clone(&self.slots)),
                 cancel,

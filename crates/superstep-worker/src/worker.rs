@@ -41,6 +41,7 @@ use crate::{
     settings::WorkerSettings,
     stream::{OutputSink, StreamEvent},
     threads::Threads,
+    timers::Timers,
     work::{Done, Holding, Works},
 };
 
@@ -150,6 +151,12 @@ impl Worker {
             draining: shutdown.clone(),
             stopping: stopping.clone(),
         };
+        let timers = Timers {
+            engine: engine.clone(),
+            effects: effects.clone(),
+            sink: Some(Arc::clone(&sink)),
+            every: self.settings.timers_every,
+        };
         let commands = Commands {
             engine,
             effects: effects.clone(),
@@ -209,6 +216,7 @@ impl Worker {
         loops.spawn(Reconciler::new(effects.clone(), after, every).run(shutdown.clone()));
         loops.spawn(pay_owed(effects, shutdown.clone()));
         health.reached(Stage::Working);
+        loops.spawn(timers.run(shutdown.clone()));
         info!(graphs, concurrency = self.settings.concurrency, "working");
 
         shutdown.cancelled().await;

@@ -27,6 +27,8 @@ pub(super) struct Log {
     /// Behind the run that the parent is in.
     by: Option<(CommandRef, RunId)>,
     time: UnixMillis,
+    /// The time that the task was woken for.
+    woken: UnixMillis,
     state: Option<ThreadState>,
     /// Whether the call has a checkpoint to go on from.
     begun: bool,
@@ -62,6 +64,7 @@ impl Log {
             checkpointer,
             by: run.map(|run| (run.command.clone(), run.id.clone())),
             time: parent.time,
+            woken: known.and_then(|known| known.woken).unwrap_or(LONG_AGO),
             state: None,
             begun: false,
             new: Vec::new(),
@@ -157,6 +160,11 @@ impl Log {
         }
     }
 
+    /// The time that the call's task was woken for.
+    pub(super) fn woken(&self) -> UnixMillis {
+        self.woken
+    }
+
     /// The parent's run.
     pub(super) fn run(&self) -> RunId {
         let run = self.by.as_ref().map(|(_, run)| run.clone());
@@ -166,8 +174,7 @@ impl Log {
     /// Decides on an event and appends what it calls for.
     pub(super) fn apply(&mut self, event: &Event) -> Result<(), Refusal> {
         let now = match event {
-            // The time that woke the parent.
-            Event::TimerDue { .. } => self.time,
+            Event::TimerDue { .. } => self.woken,
             _ => LONG_AGO,
         };
         if let (Event::Start(_), Some(state)) = (event, &mut self.state) {

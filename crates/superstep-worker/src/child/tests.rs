@@ -544,6 +544,11 @@ async fn a_round_done_again_makes_the_same_records() {
     let attempt = Attempt {
         number: 1,
         timeout: std::time::Duration::from_secs(60),
+        idle_timeout: None,
+        clock: crate::sleep::Clock {
+            threads: world.local.threads().clone(),
+            short_pause_max: std::time::Duration::from_secs(5),
+        },
         cancel: tokio_util::sync::CancellationToken::new(),
         stream: Stream::default(),
         offer: Arc::default(),
