@@ -352,7 +352,8 @@ impl NodeContext {
     /// Sleeps are counted in the order of the calls, and a sleep has one end: in a node that runs
     /// again, those before return at once. So a node must sleep in the same order every time.
     ///
-    /// A sleep beside a question ends with whichever comes first, the answer or the time:
+    /// A sleep beside a question ends with whichever comes first, the answer or the time. The sleep
+    /// is looked at first, or the question would be asked again when the time has come:
     ///
     /// ```
     /// use std::time::Duration;
@@ -362,8 +363,9 @@ impl NodeContext {
     /// async fn approve(_: Value, ctx: NodeContext) -> Result<NodeReturn, NodeError> {
     ///     let asked = ctx.interrupt::<Value>("approve?");
     ///     let approved = tokio::select! {
-    ///         answer = asked => answer?,
+    ///         biased;
     ///         () = ctx.sleep(Duration::from_secs(3600)) => json!(false),
+    ///         answer = asked => answer?,
     ///     };
     ///     Ok(NodeReturn::Update(json!({"approved": approved})))
     /// }

@@ -359,10 +359,12 @@ async fn polled(mut node: Guarded<Result<NodeReturn, NodeError>>, ctx: NodeConte
         let poll = node.poll(cx);
         let raised = ctx.raised();
         match poll {
-            // A question or a sleep wins over whatever else the node did in that poll.
-            _ if !raised.is_empty() || ctx.sleeps().is_parked() => {
+            // A question wins over whatever else the node did in that poll.
+            _ if !raised.is_empty() => {
+                ctx.sleeps().park();
                 Poll::Ready(Ended::Raised(raised))
             }
+            Poll::Pending if ctx.sleeps().park() => Poll::Ready(Ended::Raised(raised)),
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(returned)) => Poll::Ready(Ended::Returned(returned)),
             Poll::Ready(Err(message)) => Poll::Ready(Ended::Panicked(message)),

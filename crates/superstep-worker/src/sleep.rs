@@ -103,6 +103,8 @@ struct Begun {
     next: usize,
     wishes: BTreeMap<usize, Wish>,
     parked: BTreeSet<usize>,
+    /// Whether the task waits for those: the node is being dropped.
+    parks: bool,
 }
 
 /// The sleeps of one attempt of a task.
@@ -158,9 +160,16 @@ impl Sleeps {
         self.lock().next
     }
 
-    /// Whether the task is to wait without a worker.
+    /// Has the task wait without a worker if the node awaits a long sleep; answers whether it does.
+    pub(crate) fn park(&self) -> bool {
+        let mut begun = self.lock();
+        begun.parks = !begun.parked.is_empty();
+        begun.parks
+    }
+
+    /// Whether the task waits without a worker.
     pub(crate) fn is_parked(&self) -> bool {
-        !self.lock().parked.is_empty()
+        self.lock().parks
     }
 
     /// The ends of all that was begun, if it is `now`, and the first one that the task waits for.
@@ -181,6 +190,7 @@ impl Sleeps {
             ends.insert(sleep_name(&self.task, *index), end(wish));
         }
         let parked = begun.parked.iter();
+        let parked = parked.filter(|_| begun.parks);
         let first = parked.filter_map(|index| begun.wishes.get(index)).map(end);
         (ends, first.min())
     }
@@ -218,6 +228,16 @@ impl Sleep {
             ctx,
             index,
             timer: None,
+        }
+    }
+}
+
+impl Drop for Sleep {
+    /// A node that gave the sleep up waits for it no longer.
+    fn drop(&mut self) {
+        let mut begun = self.ctx.sleeps().lock();
+        if !begun.parks {
+            begun.parked.remove(&self.index);
         }
     }
 }

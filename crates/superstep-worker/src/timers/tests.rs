@@ -201,10 +201,10 @@ impl Rig {
         found.map(|thread| Arc::unwrap_or_clone(thread.state))
     }
 
-    /// Waits until the thread is as it should be, for a day of virtual time at most.
-    async fn until(&self, thread: &str, what: fn(&ThreadState) -> bool) -> ThreadState {
-        for _ in 0..(24 * 3600) {
-            if let Some(state) = self.state(thread).await.filter(what) {
+    /// Waits until the thread is as it should be, for four hours of virtual time at most.
+    async fn until(&self, thread: &str, what: impl Fn(&ThreadState) -> bool) -> ThreadState {
+        for _ in 0..(4 * 3600) {
+            if let Some(state) = self.state(thread).await.filter(&what) {
                 return state;
             }
             tokio::time::sleep(Duration::from_secs(1)).await;
@@ -394,12 +394,13 @@ async fn attempts_count_when_every_worker_is_replaced() {
     rig.start("t").await;
     let began = Instant::now();
     for attempt in 1..3 {
-        let asleep = rig.until("t", sleeps).await;
-        assert_eq!(asleep.tasks[0].attempts, attempt);
+        let counted = |state: &ThreadState| state.tasks[0].attempts == attempt && sleeps(state);
+        let asleep = rig
+            .until("t", |state| !state.tasks.is_empty() && counted(state))
+            .await;
         assert!(asleep.tasks[0].tried_since.is_some());
         worker.abort();
         worker = rig.worker();
-        rig.until("t", |state| !sleeps(state)).await;
     }
     let state = rig.until("t", failed).await;
     let error = state.run.unwrap().error.unwrap();
@@ -501,8 +502,9 @@ async fn an_answer_or_the_time_ends_a_sleep_beside_a_question() {
         Rig::new(body(|ctx| async move {
             let asked = ctx.interrupt::<Value>("now?");
             tokio::select! {
-                answer = asked => answer,
+                biased;
                 () = ctx.sleep(LONG) => Ok(json!("nobody came")),
+                answer = asked => answer,
             }
         }))
     };
