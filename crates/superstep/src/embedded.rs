@@ -122,6 +122,16 @@ impl Embedded {
         }
     }
 
+    /// Takes up threads whose time has come: those that sleep, are to be tried again, or were asked
+    /// something until a deadline, while no call waits for them; also what another process left so.
+    /// It never returns: spawn it, and drop it to stop.
+    ///
+    /// A call that starts or resumes a thread waits for it anyway while it sleeps, unless somebody
+    /// is asked meanwhile.
+    pub async fn keep_time(&self) {
+        self.local().keep_time().await;
+    }
+
     /// The graphs that it runs.
     pub fn graphs(&self) -> &Graphs {
         self.local().graphs()

@@ -4,6 +4,7 @@
 //! the same runnable graph. The checks are those of the engine, at `build`.
 
 mod error;
+mod timing;
 
 use std::{collections::BTreeMap, marker::PhantomData, ops::Deref, sync::Arc};
 

@@ -82,7 +82,7 @@ pub use superstep_protocol::{
 pub use superstep_worker::{
     CachePolicy, CheckpointView, Checkpointer, ErrorKind, Graphs, Interrupt, InterruptView, Limits,
     MemoryCache, NodeCache, NodeContext as Context, NodeError, NodeFailure, NodeReturn, OutputSink,
-    RetryPolicy, RunOptions, RunnableGraph, StateView, StreamEvent, TaskInfo, TaskView,
+    RetryPolicy, RunOptions, RunnableGraph, Sleep, StateView, StreamEvent, TaskInfo, TaskView,
     WorkerSettings,
 };
 pub use thread::Thread;

@@ -8,6 +8,7 @@
 mod graphs;
 mod interrupts;
 mod nodes;
+mod sleeps;
 mod states;
 mod subgraphs;
 mod threads;
