@@ -98,6 +98,11 @@ impl Keys {
         format!("{}meta", self.namespace)
     }
 
+    /// What is written to have something to wait for.
+    pub(crate) fn mark(&self) -> String {
+        format!("{}mark", self.namespace)
+    }
+
     /// The registered graphs.
     pub(crate) fn registrations(&self) -> String {
         format!("{}graphs", self.namespace)

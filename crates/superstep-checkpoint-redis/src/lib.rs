@@ -11,6 +11,7 @@
 mod append;
 mod check;
 mod codec;
+mod durable;
 mod error;
 mod inspect;
 mod keys;

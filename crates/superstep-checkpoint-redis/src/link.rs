@@ -90,6 +90,7 @@ impl std::fmt::Debug for Current {
         f.debug_struct("Current")
             .field("number", &self.number)
             .field("connected", &self.connection.is_some())
+            .field("renewing", &self.renewing)
             .finish()
     }
 }
@@ -139,6 +140,14 @@ impl Link {
         matches!(*self.connector, Connector::Cluster(_))
     }
 
+    /// The one server that this leads to, if no other can take its place.
+    pub(crate) fn only(&self) -> Option<&Client> {
+        match &*self.connector {
+            Connector::Single { clients, .. } if clients.len() == 1 => clients.first(),
+            _ => None,
+        }
+    }
+
     /// Sends a command that may be sent again, and gives its answer.
     pub(crate) async fn call(&self, cmd: &Cmd) -> Result<Value, Error> {
         match self.attempts(cmd, None).await {
@@ -182,7 +191,8 @@ impl Link {
         answer.map_err(|error| self.error(error))
     }
 
-    fn error(&self, error: RedisError) -> Error {
+    /// An error of this crate's client library as the port's.
+    pub(crate) fn error(&self, error: RedisError) -> Error {
         if self.is_tls && error.is_connection_dropped() && !error.is_connection_refusal() {
             // A certificate that is refused may show as nothing more than this.
             let message = format!(

@@ -24,6 +24,7 @@ use crate::{
     append::{Inventory, append_call, delete_call, round_field},
     check,
     codec::{corrupt, graph_field, read_graph, read_head, read_record, read_row},
+    durable::Durable,
     keys::{Keys, namespace_keys},
     link::Link,
     lists,
@@ -35,6 +36,9 @@ use crate::{
 /// The format of keys and fields that this code reads and writes.
 const FORMAT: u32 = 1;
 
+/// How long it takes until an append-only file that is synced every second has been synced.
+const DISK_SYNCED_WITHIN: Duration = Duration::from_millis(2_500);
+
 /// How many times a thread is looked at anew whose graph changes between two calls.
 const LOOKS_MAX: usize = 8;
 
@@ -43,6 +47,7 @@ const LOOKS_MAX: usize = 8;
 pub struct RedisLog {
     pub(crate) link: Link,
     pub(crate) keys: Keys,
+    durable: Option<Durable>,
     settings: RedisSettings,
 }
 
@@ -73,9 +78,14 @@ impl RedisLog {
             );
         }
         let keys = Keys::new(&settings.prefix, &settings.namespace, shards);
+        let durable = link.only().map(|client| {
+            let (connect, response) = (settings.connect_timeout, settings.response_timeout);
+            Durable::new(client.clone(), connect, response)
+        });
         Ok(Self {
             link,
             keys,
+            durable,
             settings,
         })
     }
@@ -533,11 +543,20 @@ impl ThreadLog for RedisLog {
         check::read_time(self.ask("a read of the time", &cmd).await?)
     }
 
+    async fn wait_durable(&self) -> Result<bool, Error> {
+        let Some(durable) = &self.durable else {
+            return Ok(false);
+        };
+        let within = self.durable_after().max(DISK_SYNCED_WITHIN);
+        let waited = durable.wait(&self.keys.mark(), within).await;
+        waited.map_err(|error| self.link.error(error))
+    }
+
     fn durable_after(&self) -> Duration {
         let default = if self.link.is_cluster() {
             Duration::from_secs(20)
         } else {
-            Duration::from_millis(2_500)
+            DISK_SYNCED_WITHIN
         };
         self.settings.durable_after.unwrap_or(default)
     }

@@ -534,6 +534,13 @@ pub trait ThreadLog: Send + Sync + 'static {
     /// The store's clock.
     async fn now(&self) -> Result<UnixMillis, Error>;
 
+    /// Waits until everything that was appended before this call is durable, where the store can
+    /// tell; `false` at once where it cannot: then `durable_after` counts. After a step back what
+    /// is durable need not be what was appended, so a caller looks for its record afterwards.
+    async fn wait_durable(&self) -> Result<bool, Error> {
+        Ok(self.durable_after().is_zero())
+    }
+
     /// How long after its append a record is taken to be on disk. Zero if an answered append
     /// is durable.
     fn durable_after(&self) -> Duration;

@@ -305,6 +305,15 @@ impl Worker {
     }
 }
 
+/// Waits until what was appended so far is durable: as the store tells, or as long as it takes.
+async fn until_durable(commands: &Commands) -> Result<(), superstep_checkpoint::Error> {
+    let log = commands.engine.threads.log();
+    if !log.wait_durable().await? {
+        tokio::time::sleep(log.durable_after()).await;
+    }
+    Ok(())
+}
+
 /// How many commands one worker holds while their records become durable.
 const COMMANDS_HELD_MAX: usize = 4096;
 /// How long a busy graph's pull waits for more.
@@ -580,7 +589,10 @@ async fn command_delivery(
                     if !durable.is_zero() {
                         tokio::select! {
                             biased;
-                            () = tokio::time::sleep(durable) => {}
+                            waited = until_durable(&commands) => if let Err(error) = waited {
+                                debug!(%error, "whether the record is durable is not known");
+                                return delivery.acker.nak(durable).await;
+                            },
                             // Another worker finds the outcome and sees to its durability.
                             () = shutdown.cancelled() => {
                                 return delivery.acker.nak(durable).await;

@@ -7,9 +7,9 @@
 use std::time::Duration;
 
 use superstep_checkpoint::{Append, Appended, Error, ErrorKind, ThreadLog as _};
-use superstep_checkpoint_redis::RedisLog;
+use superstep_checkpoint_redis::{RedisLog, RedisSettings};
 use superstep_protocol::ThreadId;
-use superstep_tests::servers::{RedisOptions, RedisReplicas, RedisServer, Reply};
+use superstep_tests::servers::{RedisOptions, RedisReplicas, RedisServer, Reply, ServerBinary};
 
 use super::{SOON, chain, grow, log_on, must, next, thread};
 
@@ -140,6 +140,44 @@ async fn a_server_that_cannot_write_its_disk_is_full() {
     std::fs::remove_dir_all(&snapshot).unwrap();
     saved("rdb_last_bgsave_status:ok").await;
     must(&log, &t, &append).await;
+}
+
+#[tokio::test]
+async fn a_server_that_can_tell_says_what_is_on_disk() {
+    // Debian's Redis is older than the command.
+    let server = RedisServer::start().unwrap();
+    let log = log_on(&server).await;
+    grow(&log, &thread("t"), 1).await;
+    assert!(!log.wait_durable().await.unwrap());
+
+    if !ServerBinary::Valkey.available_to("a_server_that_can_tell_says_what_is_on_disk") {
+        return;
+    }
+    let options = RedisOptions {
+        binary: ServerBinary::Valkey,
+        ..RedisOptions::default()
+    };
+    let mut servers = RedisReplicas::start_with(&options, 1).unwrap();
+    let log = log_on(&servers.nodes()[0]).await;
+    let mut after = None;
+    for nonce in 1..4 {
+        after = Some(must(&log, &thread("t"), &next(after, nonce, 10)).await);
+        let all = futures_util::future::join_all((0..50).map(|_| log.wait_durable()));
+        let all: Result<Vec<bool>, _> = all.await.into_iter().collect();
+        assert!(all.unwrap().into_iter().all(|durable| durable));
+    }
+    // Several addresses mean that another server may take over: there is nothing to ask.
+    let several = RedisLog::connect(RedisSettings::new(&servers.urls())).await;
+    assert!(!several.unwrap().wait_durable().await.unwrap());
+    // Without its replica it is the master's disk that counts, and without a file nothing.
+    servers.nodes_mut()[1].kill();
+    must(&log, &thread("t"), &next(after, 9, 10)).await;
+    assert!(log.wait_durable().await.unwrap());
+    ok(&servers.nodes()[0], &["CONFIG", "SET", "appendonly", "no"]);
+    assert!(!log.wait_durable().await.unwrap());
+    servers.nodes_mut()[0].kill();
+    let error = log.wait_durable().await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Unavailable);
 }
 
 #[tokio::test]
