@@ -4,6 +4,7 @@
 //! freeze, lose a consumer, refuse. Every test has a server of its own. Where a stranger's hand is
 //! needed (deleting, making a wrong stream), a bare client of NATS is that stranger.
 
+mod cluster;
 mod contract;
 mod faults;
 mod gone;

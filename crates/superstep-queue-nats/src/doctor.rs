@@ -102,11 +102,41 @@ fn stream(shared: &Shared, role: StreamRole, subject: String, info: &stream::Inf
     if is_nearly_full {
         detail.push_str("; nearly full, and then refused: start more workers or raise the bound");
     }
+    let lacking = copies_lacking(shared.settings.replicas, info);
+    if let Some(lacking) = &lacking {
+        detail.push_str("; ");
+        detail.push_str(lacking);
+    }
     Finding {
-        ok: !is_nearly_full,
+        ok: !is_nearly_full && lacking.is_none(),
         subject,
         detail,
     }
+}
+
+/// What is wrong with the copies of a stream of which `wanted` are asked for.
+fn copies_lacking(wanted: usize, info: &stream::Info) -> Option<String> {
+    let has = info.config.num_replicas;
+    if has < wanted {
+        return Some(format!(
+            "{wanted} replicas are asked for: a lost server may take the stream with it; raise \
+             them with `nats stream edit --replicas {wanted}`"
+        ));
+    }
+    let cluster = info.cluster.as_ref().filter(|_| has > 1)?;
+    if cluster.leader.is_none() {
+        return Some("it has no leader and takes nothing: look at its servers".to_owned());
+    }
+    let behind = |peer: &&stream::PeerInfo| peer.offline || !peer.current;
+    let behind: Vec<_> = cluster.replicas.iter().filter(behind).collect();
+    if behind.is_empty() {
+        return None;
+    }
+    let names: Vec<_> = behind.iter().map(|peer| peer.name.as_str()).collect();
+    Some(format!(
+        "the copies on {} are away or behind: look at these servers",
+        names.join(", ")
+    ))
 }
 
 async fn consumers(shared: &Shared, role: StreamRole, stream: &str) -> Vec<Finding> {
