@@ -6,6 +6,7 @@
 //! The rule it keeps: a test starts each worker by itself and owns it, so that it says which one
 //! dies when; a worker that is not dropped before its servers is a mistake that shows in its log.
 
+use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -71,22 +72,9 @@ impl Cluster {
 
     /// Starts a worker and returns at once.
     pub(crate) fn launch(&self, name: &str, settings: Value) -> Program {
-        let mut told = json!({
-            "name": name,
-            "nats": self.nats.url(),
-            "redis": self.redis.url(),
-            "dir": self.dir.path(),
-        });
+        let mut told = json!({"nats": self.nats.url(), "redis": self.redis.url()});
         merge(&mut told, settings);
-        let path = example_binary("superstep-test-worker").expect("the worker builds");
-        let mut command = Command::new(path);
-        command
-            .arg(told.to_string())
-            .current_dir(self.dir.path())
-            .env("SUPERSTEP_OUTBOX", self.dir.path().join("outbox"))
-            .env("RUST_LOG", "info");
-        let log = self.dir.path().join(format!("{name}.log"));
-        Program::spawn(&format!("worker {name}"), command, &log).expect("the worker starts")
+        launch(self.dir.path(), name, told)
     }
 
     /// Starts the `superstep` binary's own worker, told by its environment, and returns at once.
@@ -121,8 +109,7 @@ impl Cluster {
 
     /// What nodes noted, a line each: what they did, and the worker.
     pub(crate) fn ledger(&self) -> Vec<String> {
-        let text = std::fs::read_to_string(self.dir.path().join("ledger")).unwrap_or_default();
-        text.lines().map(str::to_owned).collect()
+        lines(self.dir.path(), "ledger")
     }
 
     /// The mails that the graph `email` has sent for a thread.
@@ -158,6 +145,26 @@ impl Cluster {
     }
 }
 
+/// Starts a worker that is told where its servers are, and returns at once.
+pub(crate) fn launch(dir: &Path, name: &str, mut told: Value) -> Program {
+    merge(&mut told, json!({"name": name, "dir": dir}));
+    let path = example_binary("superstep-test-worker").expect("the worker builds");
+    let mut command = Command::new(path);
+    command
+        .arg(told.to_string())
+        .current_dir(dir)
+        .env("SUPERSTEP_OUTBOX", dir.join("outbox"))
+        .env("RUST_LOG", "info");
+    let log = dir.join(format!("{name}.log"));
+    Program::spawn(&format!("worker {name}"), command, &log).expect("the worker starts")
+}
+
+/// The lines of a file that nodes write, those that are there.
+pub(crate) fn lines(dir: &Path, file: &str) -> Vec<String> {
+    let text = std::fs::read_to_string(dir.join(file)).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
 /// Waits until the worker pulls.
 pub(crate) async fn works(worker: &mut Program) {
     eventually_async("the worker works", SOON, async || {
@@ -186,7 +193,7 @@ pub(crate) struct Store {
 }
 
 impl Store {
-    async fn connect(url: &str) -> Self {
+    pub(crate) async fn connect(url: &str) -> Self {
         let log = RedisLog::connect(RedisSettings::new(url)).await;
         let log: Arc<dyn ThreadLog> = Arc::new(log.expect("the log can be read"));
         let world = Arc::new(SystemWorld);

@@ -1,7 +1,7 @@
 //! Worker processes on real servers: the promises that only show between processes.
 //!
 //! Every test has its own nats-server, its own redis-server (append-only file, synced every
-//! second), and worker processes that it kills, freezes and drains. The world outside is a bare
+//! second), or several of either, and worker processes that it kills, freezes and drains. The world outside is a bare
 //! NATS client, as the contract in `proto/` has it: no code of superstep sends or receives. What
 //! became of a thread is read from Redis.
 //!
@@ -21,6 +21,7 @@ mod outside;
 mod patterns;
 mod reconcile;
 mod story;
+mod topologies;
 
 use std::time::Duration;
 

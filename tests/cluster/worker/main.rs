@@ -45,6 +45,8 @@ struct Told {
     work_messages_max: Option<u64>,
     command_messages_max: Option<u64>,
     state_bytes_max: Option<usize>,
+    /// Copies of each stream.
+    replicas: Option<usize>,
 }
 
 fn default_ack_wait() -> u64 {
@@ -117,7 +119,8 @@ async fn main() -> anyhow::Result<ExitCode> {
 fn nats_settings(told: &Told) -> NatsSettings {
     let defaults = NatsSettings::default();
     NatsSettings {
-        urls: vec![told.nats.clone()],
+        urls: told.nats.split(',').map(str::to_owned).collect(),
+        replicas: told.replicas.unwrap_or(defaults.replicas),
         ack_wait: Duration::from_millis(told.ack_wait_ms),
         // Above twice the time until a record is durable, as the setting asks for.
         command_ack_wait: Duration::from_millis(told.durable_after_ms * 2 + 1_000),
