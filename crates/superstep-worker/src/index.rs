@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use superstep_checkpoint::{IndexChange, InterruptRow, ThreadRow};
+use superstep_checkpoint::{IndexChange, InterruptRow, Reindex, ThreadRow};
 use superstep_graph::InterruptId;
 use superstep_protocol::{Dispatch, ThreadState, UnixMillis, obligations, timers};
 
@@ -34,6 +34,17 @@ impl Indexed {
             open: open.collect(),
             due: timers(state),
             rounds: state.rounds.keys().copied().collect(),
+        }
+    }
+
+    /// All of it, as a store's entries should be; whether it is watched is told apart.
+    pub(crate) fn entries(self, watched: bool) -> Reindex {
+        Reindex {
+            row: self.row,
+            watched,
+            interrupts: self.open,
+            due: self.due,
+            rounds: self.rounds,
         }
     }
 
