@@ -71,6 +71,9 @@ fn a_worker_and_its_clients_meet_over_servers() {
     assert_eq!(events.code(0).stdout.lines().count(), 5);
     let doctor = json(&["doctor"]);
     assert_eq!(doctor["ok"], true, "{doctor}");
+    let verified = json(&["verify"]);
+    assert_eq!(verified["ok"], true, "{verified}");
+    assert_eq!(verified["summary"]["threads"], 2);
     json(&["threads", "delete", "order-42"]);
     shell.run(&["threads", "get", "order-42"]).code(1);
 
@@ -162,4 +165,34 @@ fn a_wrong_password_is_told_from_a_server_that_is_away() {
     let ran = with("right", "wr0ng").code(2).says(&["redis"]);
     assert!(!ran.stderr.contains("wr0ng"), "{ran:?}");
     with("wr0ng", "wr0ng").code(2).says(&["NATS", "redis"]);
+}
+
+#[test]
+fn verify_names_what_is_wrong_and_repair_mends_it() {
+    let redis = RedisServer::start().unwrap();
+    let shell = Shell::new();
+    let url = redis.url();
+    let verify = |args: &[&str], code, parts: &[&str]| {
+        let ran = shell.run(&[&["--redis-url", &url], args].concat());
+        let ran = ran.code(code);
+        for part in parts {
+            assert!(ran.stdout.contains(part), "{part} is not in {ran:#?}");
+        }
+        ran
+    };
+    let well = ["all is as it should be"];
+    verify(&["verify"], 0, &well);
+    // A timer of a thread that is not there, as another program might leave it.
+    let index = "superstep:{default:12}:d";
+    let timer = ["ZADD", index, "5", "t1\0\u{1}order-42"];
+    redis.command(&timer).unwrap();
+    let told = ["strays", "order-42", "timer t1", "1 wrong, 1 left"];
+    verify(&["verify"], 1, &told);
+    let found = verify(&["--json", "verify"], 1, &[]);
+    let first: Value = serde_json::from_str(found.stdout.lines().next().unwrap()).unwrap();
+    assert_eq!(first["check"], "strays");
+    assert_eq!(first["thread_id"], "order-42");
+    verify(&["verify", "--repair"], 0, &["mended"]);
+    verify(&["verify", "--thread", "order-42"], 0, &well);
+    verify(&["verify"], 0, &well);
 }

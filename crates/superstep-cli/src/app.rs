@@ -146,6 +146,7 @@ impl App {
             Command::Interrupts(command) => commands::interrupts::run(session, command).await,
             Command::Graph(command) => commands::graph::registered(session, &command).await,
             Command::Doctor => commands::doctor::run(session).await,
+            Command::Verify(args) => commands::verify::run(session, args).await,
         }
     }
 

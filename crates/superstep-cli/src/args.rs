@@ -46,7 +46,7 @@ Settings:
 
 Exit codes:
     0  done; also a run that stopped at a question
-    1  the operation failed, a run ended in an error, or `doctor` found something
+    1  the operation failed, a run ended in an error, or `doctor` or `verify` found something
     2  wrong arguments or settings, or credentials that a server refuses
     3  refused: nothing was changed, the message says why
     4  a server could not be reached, or cannot take it now
@@ -90,6 +90,27 @@ Examples:
   superstep --nats-url tls://n1:4222 --redis-url rediss://r1:6379 doctor
   superstep --data .superstep --json doctor | jq '.findings[] | select(.ok | not)'")]
     Doctor,
+    /// Read all that the store holds and check that it is as superstep writes it
+    Verify(VerifyArgs),
+}
+
+/// Arguments of `verify`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+It is safe beside workers: what looks wrong is read again, and only what stays wrong counts.
+
+Examples:
+  superstep verify
+  superstep verify --thread order-42
+  superstep verify --repair
+  superstep --data .superstep --json verify | jq 'select(.check)'")]
+pub(crate) struct VerifyArgs {
+    /// Only this thread
+    #[arg(long, value_name = "ID")]
+    pub(crate) thread: Option<String>,
+    /// Rebuild the lists, timers and other hints that are wrong; records are never touched
+    #[arg(long)]
+    pub(crate) repair: bool,
 }
 
 /// Arguments of `demo`.

@@ -11,3 +11,4 @@ pub(crate) mod interrupts;
 pub(crate) mod run;
 pub(crate) mod send;
 pub(crate) mod threads;
+pub(crate) mod verify;

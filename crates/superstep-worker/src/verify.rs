@@ -228,7 +228,9 @@ impl Verifier {
                 let (records, wrongs) = look?;
                 summary.threads += 1;
                 summary.records += records;
-                wrongs.into_iter().for_each(|w| summary.tell(w, &mut step));
+                for wrong in wrongs {
+                    summary.tell(wrong, &mut step);
+                }
             }
             step(Step::Checked(summary.threads));
             after = page.next;
@@ -255,7 +257,9 @@ impl Verifier {
         };
         let (records, wrongs) = self.thread_wrongs(thread).await?;
         summary.records = records;
-        wrongs.into_iter().for_each(|w| summary.tell(w, &mut step));
+        for wrong in wrongs {
+            summary.tell(wrong, &mut step);
+        }
         Ok(summary)
     }
 

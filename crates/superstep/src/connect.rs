@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 pub use checked::{Cluster, Mistake, Mistakes};
 pub use open::{
     ConnectError, Connected, EmbeddedAccess, ServerFailure, connect_cluster, connect_log,
-    connect_queue, open_embedded,
+    connect_queue, connect_store, open_embedded,
 };
 
 /// Where the servers are and how to get in. A setting is named alike everywhere: `nats_url` is

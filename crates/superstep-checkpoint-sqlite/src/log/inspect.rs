@@ -67,7 +67,7 @@ impl Inspect for SqliteLog {
         let after = after.map(|text| Cursor::decode(text, 2)).transpose()?;
         let limit = page_rows(limit);
         self.read(move |connection, _| {
-            let after = after.unwrap_or(Cursor {
+            let after = after.unwrap_or_else(|| Cursor {
                 at: UnixMillis(0),
                 ids: vec![String::new(), String::new()],
             });
@@ -147,15 +147,12 @@ fn kept(
                  created_at, updated_at FROM threads WHERE thread = ?1",
         )?
         .query_row([id], |row| Ok(fill_row(row, &mut kept)))
-        .optional()?;
+        .optional()?
+        .transpose()?;
     match found {
         None if kept.records == 0 => return Ok(None),
-        None => {}
-        Some(expires_at) => {
-            if expires_at?.is_some_and(|at| at <= millis(now)) {
-                return Ok(None);
-            }
-        }
+        Some(Some(at)) if at <= millis(now) => return Ok(None),
+        None | Some(_) => {}
     }
     let times = |sql: &str| -> Result<Vec<(String, UnixMillis)>, Failure> {
         let mut statement = connection.prepare_cached(sql)?;

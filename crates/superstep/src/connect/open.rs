@@ -6,7 +6,7 @@
 
 use std::{fmt, path::Path, sync::Arc};
 
-use superstep_checkpoint::ThreadLog;
+use superstep_checkpoint::{Inspect, ThreadLog};
 use superstep_checkpoint_redis::RedisLog;
 use superstep_checkpoint_sqlite::{
     DataDir, DataDirError, Database, Role, SqliteLog, SqliteQueue, SqliteQueueSettings,
@@ -22,6 +22,8 @@ use super::{Cluster, ConnectSettings, Mistakes};
 pub struct Connected {
     /// The threads.
     pub log: Arc<dyn ThreadLog>,
+    /// The same store, for tools that look into it.
+    pub inspect: Arc<dyn Inspect>,
     /// The messages.
     pub queue: Arc<dyn Queue>,
     /// The names of the messages.
@@ -150,9 +152,10 @@ pub async fn connect_cluster(settings: &ConnectSettings) -> Result<Connected, Co
     let subjects = cluster.subjects;
     match (queue, log) {
         (Ok(queue), Ok(log)) => {
-            let queue = Arc::new(queue);
+            let (queue, log) = (Arc::new(queue), Arc::new(log));
             Ok(Connected {
-                log: Arc::new(log),
+                inspect: Arc::clone(&log) as Arc<dyn Inspect>,
+                log,
                 queue: Arc::clone(&queue) as Arc<dyn Queue>,
                 subjects,
                 nats: Some(queue),
@@ -184,9 +187,20 @@ pub async fn connect_queue(cluster: &Cluster) -> Result<Arc<dyn Queue>, ConnectE
 /// # Errors
 /// `Servers` if it cannot be reached, or refuses us.
 pub async fn connect_log(cluster: &Cluster) -> Result<Arc<dyn ThreadLog>, ConnectError> {
+    let (log, _) = connect_store(cluster).await?;
+    Ok(log)
+}
+
+/// Connects to Redis alone, for tools that look into it: both ports of one store.
+///
+/// # Errors
+/// `Servers` if it cannot be reached, or refuses us.
+pub async fn connect_store(
+    cluster: &Cluster,
+) -> Result<(Arc<dyn ThreadLog>, Arc<dyn Inspect>), ConnectError> {
     let log = RedisLog::connect(cluster.redis.clone()).await;
-    let log = log.map_err(|error| ConnectError::Servers(vec![of_redis(error)]))?;
-    Ok(Arc::new(log))
+    let log = Arc::new(log.map_err(|error| ConnectError::Servers(vec![of_redis(error)]))?);
+    Ok((Arc::clone(&log) as Arc<dyn ThreadLog>, log))
 }
 
 fn of_nats(error: superstep_queue::Error) -> ServerFailure {
@@ -251,8 +265,10 @@ pub async fn open_embedded(
     if access == EmbeddedAccess::Worker {
         queue.end_leases().await.map_err(failed)?;
     }
+    let log = Arc::new(SqliteLog::new(database));
     Ok(Connected {
-        log: Arc::new(SqliteLog::new(database)),
+        inspect: Arc::clone(&log) as Arc<dyn Inspect>,
+        log,
         queue: Arc::new(queue),
         subjects,
         nats: None,
