@@ -6,7 +6,7 @@
 //! The rule it keeps: a test starts each worker by itself and owns it, so that it says which one
 //! dies when; a worker that is not dropped before its servers is a mistake that shows in its log.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
@@ -80,9 +80,20 @@ impl Cluster {
     /// Starts the `superstep` binary's own worker, told by its environment, and returns at once.
     pub(crate) fn launch_superstep(&self, name: &str, environment: &[(&str, &str)]) -> Program {
         let path = worker_binary("superstep").expect("the binary builds");
+        self.launch_program(path, name, environment)
+    }
+
+    /// As `launch_superstep`, with the graphs of the tests in the place of the guide's.
+    pub(crate) fn launch_own(&self, name: &str, environment: &[(&str, &str)]) -> Program {
+        let path = example_binary("superstep-test-worker").expect("the worker builds");
+        self.launch_program(path, name, environment)
+    }
+
+    fn launch_program(&self, path: PathBuf, name: &str, environment: &[(&str, &str)]) -> Program {
         let mut command = Command::new(path);
         command
             .arg("worker")
+            .env("SUPERSTEP_TEST_WORKER", name)
             .current_dir(self.dir.path())
             .env("SUPERSTEP_NATS_URL", self.nats.url())
             .env("SUPERSTEP_REDIS_URL", self.redis.url())

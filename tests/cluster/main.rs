@@ -15,6 +15,7 @@ mod crashes;
 mod drain;
 mod duplicates;
 mod fan_out;
+mod health;
 mod limits;
 mod outages;
 mod outside;

@@ -3,7 +3,8 @@
 //! It holds the guide's graphs and those of `graphs`, whose nodes note what they do in a file and
 //! wait for files, so that a test knows where a worker stands when it kills it. Waits and bounds
 //! are settings, as a test cannot wait out the defaults. Everything else is as in the `superstep`
-//! binary: the same worker, log and queue, SIGTERM drains, exit code 6 after handing back.
+//! binary: the same worker, log and queue, SIGTERM drains, exit code 6 after handing back. Called
+//! with the argument `worker`, it is that binary's command line with these graphs.
 //!
 //! The rule it keeps: nothing here does what the library does; it only connects and configures.
 
@@ -69,8 +70,17 @@ fn default_concurrency() -> usize {
     32
 }
 
+fn main() -> anyhow::Result<ExitCode> {
+    if std::env::args().nth(1).as_deref() == Some("worker") {
+        let name = std::env::var("SUPERSTEP_TEST_WORKER").context("the worker's name")?;
+        let graphs = graphs::graphs(&name, &std::env::current_dir()?);
+        return Ok(superstep_cli::main(graphs));
+    }
+    work()
+}
+
 #[tokio::main]
-async fn main() -> anyhow::Result<ExitCode> {
+async fn work() -> anyhow::Result<ExitCode> {
     tracing_subscriber::fmt()
         .with_ansi(false)
         .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
