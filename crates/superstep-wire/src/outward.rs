@@ -47,7 +47,7 @@ pub fn event(
     match &told.data {
         EventData::RunCompleted { values } => event.values = Some(Value::Object(values.clone())),
         EventData::RunFailed { error } | EventData::DeadLetter { error, .. } => {
-            event.error = Some(run_error(error))
+            event.error = Some(run_error(error));
         }
         EventData::RunCancelled { reason } => event.reason.clone_from(reason),
         EventData::Interrupt {

@@ -149,13 +149,12 @@ impl Reconciler {
     ) -> Result<usize, Error> {
         let mut still = Vec::new();
         for entry in page {
-            let waited = match backlogs.get(&entry.graph) {
-                Some(waited) => *waited,
-                None => {
-                    let waited = self.effects.queue.backlog(&entry.graph).await?;
-                    backlogs.insert(entry.graph.clone(), waited);
-                    waited
-                }
+            let waited = if let Some(waited) = backlogs.get(&entry.graph) {
+                *waited
+            } else {
+                let waited = self.effects.queue.backlog(&entry.graph).await?;
+                backlogs.insert(entry.graph.clone(), waited);
+                waited
             };
             let age = Duration::from_millis(now.0.saturating_sub(entry.since.0));
             // Older work waits, or as old: the thread's own may be in the queue behind it.

@@ -83,11 +83,9 @@ impl Timers {
 
     /// From half to one and a half of the time between two looks.
     fn pause(&self) -> Duration {
-        let nonce = self.engine.threads.world().nonce().0;
-        self.every / 2
-            + self
-                .every
-                .mul_f64(f64::from(nonce as u16) / f64::from(u16::MAX))
+        let [high, low, ..] = self.engine.threads.world().nonce().0.to_be_bytes();
+        let part = f64::from(u16::from_be_bytes([high, low])) / f64::from(u16::MAX);
+        self.every / 2 + self.every.mul_f64(part)
     }
 
     /// Fires up to `page` timers that are due.

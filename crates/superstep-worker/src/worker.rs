@@ -4,25 +4,20 @@
 //! concurrency before it pulls, fetches no more than it has slots for, and acks only what is
 //! stored and published.
 
-use std::{
-    panic::AssertUnwindSafe,
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+mod keeping;
+mod live;
+mod pulling;
 
-use bytes::Bytes;
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
 use futures_util::FutureExt;
 use superstep_checkpoint::ThreadLog;
-use superstep_graph::NodeName;
-use superstep_protocol::{
-    Dispatch, Head, Obligation, RunId, ThreadId, ThreadState, UnixMillis, obligations,
-};
-use superstep_queue::{Acker, Consumer, Delivery, DeliveryBody, Queue, subject::Subjects};
-use superstep_wire::{Output, encode};
+use superstep_protocol::{Head, Obligation, ThreadId, ThreadState, UnixMillis, obligations};
+use superstep_queue::{DeliveryBody, Queue, subject::Subjects};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{Semaphore, mpsc},
     task::JoinSet,
-    time::{Instant, Interval, MissedTickBehavior, interval_at},
+    time::MissedTickBehavior,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{Instrument, debug, error, info, info_span, warn};
@@ -34,27 +29,26 @@ use crate::{
     engine::Engine,
     error::{Error, ErrorKind, chain},
     graphs::Graphs,
-    health::{Doing, Health, Stage, UsedSlot},
+    health::{Health, Stage},
     panics::message_of,
     reconcile::Reconciler,
     registry::Registry,
     settings::WorkerSettings,
-    stream::{OutputSink, StreamEvent},
+    stream::OutputSink,
     threads::Threads,
     timers::Timers,
     work::{Done, Holding, Works},
 };
+use keeping::{give_up, keep};
+use live::{OUTPUT_QUEUE_MAX, QueueSink, forward};
+use pulling::{Held, Pulling, pull};
 
-/// How many values of live output may wait to be sent; beyond that they are dropped.
-const OUTPUT_QUEUE_MAX: usize = 1024;
 /// The pause before a delivery is looked at again that needs a person first.
 const STANDS_STILL: Duration = Duration::from_secs(30);
 /// The lease that a worker without graphs takes work to have.
 const RECONCILE_LEASE_MIN: Duration = Duration::from_secs(1);
 /// What is said of a panic in this crate: other deliveries go on, this one waits.
 const BROKEN: &str = "a bug: the work on a delivery panicked; it stays, report this";
-/// The pause after a failed pull.
-const PULL_PAUSE: Duration = Duration::from_millis(500);
 
 /// How a drain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,7 +205,8 @@ impl Worker {
             shutdown.clone(),
         ));
         let after = self.settings.reconcile_after;
-        let after = after.unwrap_or(lease.max(RECONCILE_LEASE_MIN) + Duration::from_secs(1));
+        let after =
+            after.unwrap_or_else(|| lease.max(RECONCILE_LEASE_MIN) + Duration::from_secs(1));
         let every = self.settings.reconcile_every;
         loops.spawn(Reconciler::new(effects.clone(), after, every).run(shutdown.clone()));
         loops.spawn(pay_owed(effects, shutdown.clone()));
@@ -316,106 +311,6 @@ async fn until_durable(commands: &Commands) -> Result<(), superstep_checkpoint::
 
 /// How many commands one worker holds while their records become durable.
 const COMMANDS_HELD_MAX: usize = 4096;
-/// How long a busy graph's pull waits for more.
-const BUSY_WAIT: Duration = Duration::from_millis(20);
-/// How many messages one pull may bring.
-const PULL_MAX: usize = 256;
-
-struct Pulling {
-    /// What it is called in measures and verdicts.
-    name: Arc<str>,
-    is_work: bool,
-    threads: Threads,
-    slots: Arc<Semaphore>,
-    held: TaskTracker,
-    wait: Duration,
-    shutdown: CancellationToken,
-}
-
-/// Pulls while there are free slots, and hands each delivery to its own task.
-async fn pull<H, F>(mut consumer: Box<dyn Consumer>, pulling: Pulling, handler: H)
-where
-    H: Fn(Held) -> F,
-    F: Future<Output = ()> + Send + 'static,
-{
-    let Pulling {
-        name,
-        is_work,
-        threads,
-        slots,
-        held,
-        wait,
-        shutdown,
-    } = pulling;
-    let ack_wait = consumer.ack_wait();
-    let health = threads.health();
-    let mut busy = false;
-    while !shutdown.is_cancelled() {
-        let first = if let Ok(slot) = Arc::clone(&slots).try_acquire_owned() {
-            slot
-        } else {
-            health.does(&name, Doing::Waiting, ack_wait);
-            let slot = tokio::select! {
-                biased;
-                slot = Arc::clone(&slots).acquire_owned() => slot,
-                () = shutdown.cancelled() => return,
-            };
-            let Ok(slot) = slot else { return };
-            slot
-        };
-        // A quiet graph waits with one slot and leaves the others to the busy ones; one that
-        // just filled what it asked for takes all that are free, but does not wait with them.
-        let mut free = vec![first];
-        while busy && free.len() < PULL_MAX {
-            match Arc::clone(&slots).try_acquire_owned() {
-                Ok(slot) => free.push(slot),
-                Err(_) => break,
-            }
-        }
-        let max = free.len();
-        health.does(&name, Doing::Pulling, ack_wait);
-        let pulled = tokio::select! {
-            biased;
-            pulled = consumer.pull(max, if busy { BUSY_WAIT } else { wait }) => pulled,
-            // The server forgets a pull that nobody listens to; what it hands over in this very
-            // moment comes again after its lease.
-            () = shutdown.cancelled() => return,
-        };
-        match pulled {
-            Ok(deliveries) => {
-                health.pulled(&name, &deliveries, threads.world().now());
-                busy = deliveries.len() == max || (busy && !deliveries.is_empty());
-                for delivery in deliveries {
-                    let Some(slot) = free.pop() else { break };
-                    held.spawn(handler(Held {
-                        delivery,
-                        ack_wait,
-                        _slot: slot,
-                        _used: is_work.then(|| health.use_slot()),
-                    }));
-                }
-            }
-            Err(error) => {
-                health.pull_failed(&name);
-                warn!(error = chain(&error), "cannot pull; trying again");
-                tokio::select! {
-                    biased;
-                    () = tokio::time::sleep(PULL_PAUSE) => {}
-                    () = shutdown.cancelled() => return,
-                }
-            }
-        }
-    }
-}
-
-/// A delivery with the slot it is worked on in.
-struct Held {
-    delivery: Delivery,
-    ack_wait: Duration,
-    _slot: OwnedSemaphorePermit,
-    _used: Option<UsedSlot>,
-}
-
 async fn work_delivery(works: Works, held: Held) {
     let delivery = held.delivery;
     let world = works.engine.threads.world();
@@ -452,99 +347,6 @@ async fn work_delivery(works: Works, held: Held) {
     };
     if let Err(error) = answered {
         debug!(%error, "the answer to a delivery was lost; it comes again and changes nothing");
-    }
-}
-
-/// Keeps a delivery in progress and claims what it is for, and cancels the work if its thread has
-/// moved on without it. Beside each other: a store that does not answer must not cost the lease.
-async fn keep(threads: &Threads, acker: &dyn Acker, ack_wait: Duration, holding: &Holding) {
-    let every = ack_wait / 3;
-    tokio::join!(
-        stay_in_progress(threads, acker, every),
-        keep_claimed(threads, every, holding),
-        watch_over(threads, every, holding)
-    );
-}
-
-fn ticks(every: Duration) -> Interval {
-    let mut tick = interval_at(Instant::now() + every, every);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    tick
-}
-
-async fn stay_in_progress(threads: &Threads, acker: &dyn Acker, every: Duration) {
-    let mut tick = ticks(every);
-    loop {
-        tick.tick().await;
-        match acker.in_progress().await {
-            Ok(()) => threads.health().kept(),
-            Err(error) => debug!(%error, "in-progress was not sent"),
-        }
-    }
-}
-
-/// Claims what is worked on for as long as the delivery may live without a sign.
-async fn keep_claimed(threads: &Threads, every: Duration, holding: &Holding) {
-    let mut tick = ticks(every);
-    loop {
-        tick.tick().await;
-        let Some(held) = holding.get() else {
-            continue;
-        };
-        let (thread, dispatch) = (&held.thread, held.dispatch);
-        let (owner, lease) = (holding.owner, holding.lease);
-        let claimed = threads
-            .log()
-            .claim(thread, dispatch, &held.name, owner, lease);
-        match claimed.await {
-            Ok(_) => holding.claimed.store(true, Ordering::Relaxed),
-            Err(error) => debug!(thread_id = %thread, %error, "a claim was not renewed"),
-        }
-    }
-}
-
-/// Gives up the claim, so that whoever gets the work next need not wait for its end. Lost, it
-/// costs that wait.
-async fn give_up(threads: &Threads, holding: &Holding) {
-    if let Some(held) = holding.get()
-        && holding.claimed.load(Ordering::Relaxed)
-    {
-        let (thread, dispatch) = (&held.thread, held.dispatch);
-        let given_up =
-            threads
-                .log()
-                .claim(thread, dispatch, &held.name, holding.owner, Duration::ZERO);
-        if let Err(error) = given_up.await {
-            debug!(thread_id = %thread, %error, "a claim was not given up");
-        }
-    }
-}
-
-async fn watch_over(threads: &Threads, every: Duration, holding: &Holding) {
-    let mut tick = ticks(every);
-    let mut seen: Option<(Dispatch, Head)> = None;
-    loop {
-        tick.tick().await;
-        let Some(held) = holding.get() else {
-            continue;
-        };
-        let (thread, dispatch) = (&held.thread, held.dispatch);
-        let Ok(Some(last)) = threads.log().head(thread).await else {
-            continue;
-        };
-        if last == dispatch || seen == Some((dispatch, last)) {
-            continue;
-        }
-        let moved_on = match threads.load(thread).await {
-            Ok(Some(now)) => !now.state.waits_for(dispatch),
-            Ok(None) => true,
-            Err(_) => continue,
-        };
-        seen = Some((dispatch, last));
-        if moved_on {
-            debug!(thread_id = %thread, %dispatch, "the thread does not wait for this work");
-            held.cancel.cancel();
-        }
     }
 }
 
@@ -675,52 +477,6 @@ async fn pay_owed(effects: Effects, shutdown: CancellationToken) {
                 effects.pay().await;
                 return;
             }
-        }
-    }
-}
-
-/// Sends what runs tell to the queue's live output.
-struct QueueSink {
-    sender: mpsc::Sender<(ThreadId, RunId, Bytes)>,
-}
-
-impl QueueSink {
-    fn send(&self, output: Output) {
-        let body = Bytes::from(encode::body(&output));
-        let message = (output.thread_id.into(), output.run_id.into(), body);
-        if let Err(error) = self.sender.try_send(message) {
-            debug!(%error, "live output was dropped");
-        }
-    }
-}
-
-impl OutputSink for QueueSink {
-    fn emit(&self, thread: &ThreadId, run: &RunId, event: StreamEvent) {
-        let path: Vec<&str> = event.path.iter().map(NodeName::as_str).collect();
-        self.send(Output {
-            thread_id: thread.to_string(),
-            run_id: run.to_string(),
-            mode: event.mode.as_str().to_owned(),
-            step: i32::try_from(event.step).unwrap_or(i32::MAX),
-            checkpoint_ns: path.join("|"),
-            data: event.data,
-        });
-    }
-
-    fn end(&self, thread: &ThreadId, run: &RunId) {
-        self.send(Output {
-            thread_id: thread.to_string(),
-            run_id: run.to_string(),
-            mode: "end".to_owned(),
-            ..Output::default()
-        });
-    }
-}
-
-async fn forward(queue: Arc<dyn Queue>, mut receiver: mpsc::Receiver<(ThreadId, RunId, Bytes)>) {
-    while let Some((thread, run, body)) = receiver.recv().await {
-        if let Err(error) = queue.output(&thread, &run, body).await {
-            debug!(%error, "live output was lost");
         }
     }
 }

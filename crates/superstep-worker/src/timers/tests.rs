@@ -472,7 +472,7 @@ async fn sleeps_beside_each_other_end_at_their_own_times() {
         let began = ctx.sleep(Duration::from_secs(1));
         began.await;
         let (long, short) = (ctx.sleep(3 * LONG), ctx.sleep(LONG));
-        let (_, _) = tokio::join!(long, short);
+        let ((), ()) = tokio::join!(long, short);
         Ok(json!("slept"))
     }));
     let began = Instant::now();

@@ -11,7 +11,7 @@ use superstep_graph::{
     Branch, ChannelKind, END, GraphBuilder, NodeSpec, Reducer, START, Send, Target,
 };
 use superstep_protocol::{
-    CommandRef, Event, GraphId, Nonce, Profile, Record, RecordBody, RunId, Start, Terms,
+    CommandRef, Event, GraphId, Nonce, Profile, Record, RecordBody, RunId, Start, Strategy, Terms,
     ThreadStatus, UnixMillis,
 };
 use superstep_wire::record;
@@ -98,10 +98,7 @@ async fn store() -> Store {
     run("deleted", true, 9).await;
     local.delete(&"deleted".into()).await.unwrap();
     let threads = Threads::new(log.clone(), world, settings.limits, settings.store_retry);
-    let engine = Engine {
-        threads,
-        graphs: Arc::new(graphs),
-    };
+    let engine = Engine::new(threads, Arc::new(graphs));
     let start = Event::Start(Box::new(Start {
         command: CommandRef {
             id: "c".into(),
@@ -118,6 +115,9 @@ async fn store() -> Store {
         metadata: serde_json::Map::new(),
         terms: Terms::default(),
         at: None,
+        strategy: Strategy::Reject,
+        not_before: None,
+        before: None,
     }));
     let busy = "busy".into();
     Box::pin(engine.accept(&busy, &start, None, || None))
@@ -223,7 +223,7 @@ async fn each_damage_is_found_as_what_it_is() {
         ("time goes back", "rests", &[Check::Chain], |held| {
             let version = a_fan_in(held);
             rewrite(held, version - 1, |record| {
-                record.time = UnixMillis(u64::MAX >> 12)
+                record.time = UnixMillis(u64::MAX >> 12);
             });
         }),
         (
@@ -315,7 +315,7 @@ async fn each_damage_is_found_as_what_it_is() {
             },
         ),
         ("the row is lost", "asks", &[Check::Index], |held| {
-            held.row = None
+            held.row = None;
         }),
         (
             "a question is not listed",

@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 use superstep_checkpoint::memory::MemoryLog;
 use superstep_graph::{

@@ -56,7 +56,7 @@ impl Backends {
         };
         let app = embedded(builder, graph).await?;
         Ok(Backend::Embedded {
-            app,
+            app: Box::new(app),
             _folder: folder,
         })
     }
@@ -77,7 +77,7 @@ async fn embedded(builder: EmbeddedBuilder, graph: Graph<Value>) -> Result<Embed
 pub(crate) enum Backend {
     /// In this process.
     Embedded {
-        app: Embedded,
+        app: Box<Embedded>,
         _folder: Option<TempDir>,
     },
     /// On servers.
