@@ -16,7 +16,11 @@ use superstep_graph::{
 use superstep_protocol::GraphId;
 use tokio::time::sleep;
 
-use crate::plan::{Faults, Process, lock};
+use crate::{
+    ledger::Ledger,
+    plan::{Faults, Process, lock},
+    random,
+};
 use superstep_worker::{
     Checkpointer, Graphs, Node, NodeCode, NodeContext, NodeError, NodeReturn, RunnableGraph,
     Subgraph,
@@ -36,6 +40,15 @@ pub(crate) const GRAPHS: [&str; 7] = [
 /// What the names of nodes in subgraphs begin with.
 pub(crate) const INSIDE: &str = "in_";
 
+/// How many nodes the subgraph of a node has, as its name says: `sub_3` has three. Each of them
+/// runs once in a call.
+pub(crate) fn inner_nodes(node: &str) -> usize {
+    let count = node
+        .strip_prefix("sub_")
+        .and_then(|rest| rest.split('_').next());
+    count.and_then(|count| count.parse().ok()).unwrap_or(0)
+}
+
 /// How often each node was entered, by name.
 pub(crate) type Runs = Arc<Mutex<BTreeMap<String, usize>>>;
 
@@ -50,6 +63,7 @@ pub(crate) fn id(name: &str) -> GraphId {
 #[derive(Clone)]
 pub(crate) struct Stage {
     pub(crate) faults: Arc<Faults>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) process: Process,
     pub(crate) runs: Runs,
     /// The longest that a node takes between two of its steps.
@@ -57,7 +71,7 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    async fn pause(&self) {
+    pub(crate) async fn pause(&self) {
         let ms = match self.faults.draw(0..10) {
             0..7 => 0,
             7..9 => self.faults.draw(0..self.node_ms_max.div_ceil(10) + 1),
@@ -67,12 +81,26 @@ impl Stage {
         self.faults.reach(&self.process, "node").await;
     }
 
-    pub(crate) fn count(&self, what: &str) {
-        *lock(&self.runs).entry(what.to_owned()).or_default() += 1;
+    /// Counts, and says how often it did.
+    pub(crate) fn count(&self, what: &str) -> usize {
+        let mut runs = lock(&self.runs);
+        let count = runs.entry(what.to_owned()).or_default();
+        *count += 1;
+        *count
+    }
+
+    /// Acts on the outside world under the key of the task, and gives what a node appends to
+    /// `log` then.
+    pub(crate) fn act(&self, ctx: &NodeContext, input: &Value, answers: &[Value]) -> Value {
+        let key = ctx.idempotency_key();
+        let packet = input.get("packet");
+        self.ledger
+            .charged(key, &json!({"node": ctx.node(), "packet": packet}));
+        json!({"node": ctx.node(), "task": ctx.task_id(), "answers": answers, "key": key})
     }
 
     /// A node that asks so many questions, one after another.
-    fn node(&self, asks: usize) -> Arc<dyn Node> {
+    pub(crate) fn node(&self, asks: usize) -> Arc<dyn Node> {
         let stage = self.clone();
         Arc::new(move |input: Value, ctx: NodeContext| {
             let stage = stage.clone();
@@ -87,7 +115,8 @@ impl Stage {
                     answers.push(ctx.interrupt::<Value>(asked).await?);
                     stage.pause().await;
                 }
-                Ok::<_, NodeError>(entry(&ctx, &answers))
+                let entry = stage.act(&ctx, &input, &answers);
+                Ok::<_, NodeError>(NodeReturn::Update(json!({"log": [entry]})))
             }
         })
     }
@@ -167,13 +196,13 @@ impl Stage {
                 node(&mut builder, "a", 0);
                 node(&mut builder, "c", 1);
                 node(&mut builder, "d", 0);
-                builder.node(NodeSpec::new("inner"));
-                nodes.insert("inner".into(), self.inner());
+                builder.node(NodeSpec::new("sub_3"));
+                nodes.insert("sub_3".into(), self.inner());
                 builder
                     .edge(START, "a")
-                    .edge("a", "inner")
+                    .edge("a", "sub_3")
                     .edge("a", "c")
-                    .join(["inner", "c"], "d")
+                    .join(["sub_3", "c"], "d")
                     .edge("d", END);
             }
             other => panic!("there is no graph `{other}`"),
@@ -206,16 +235,20 @@ impl Stage {
         })
     }
 
-    pub(crate) fn graphs(&self, names: &[&str]) -> Graphs {
+    pub(crate) fn graphs(&self, names: &[String]) -> Graphs {
         let mut graphs = Graphs::new();
         for name in names {
-            graphs.add(self.graph(name));
+            graphs.add(match random::seed_of(name) {
+                Some(seed) => random::graph(self, name, seed),
+                None => self.graph(name),
+            });
         }
         graphs
     }
 }
 
 /// A graph of one node `n`, which goes to the end.
+#[cfg(test)]
 pub(crate) fn alone(name: &str, node: impl Node) -> RunnableGraph {
     let mut builder = GraphBuilder::new();
     builder
@@ -230,7 +263,8 @@ pub(crate) fn alone(name: &str, node: impl Node) -> RunnableGraph {
     RunnableGraph::new(id(name), builder.compile().unwrap(), nodes).unwrap()
 }
 
-/// What a node appends to `log`.
+/// What a node that does nothing outside appends to `log`.
+#[cfg(test)]
 pub(crate) fn entry(ctx: &NodeContext, answers: &[Value]) -> NodeReturn {
     let entry = json!({"node": ctx.node(), "task": ctx.task_id(), "answers": answers});
     NodeReturn::Update(json!({"log": [entry]}))
@@ -249,6 +283,7 @@ pub(crate) fn comparable(values: &serde_json::Map<String, Value>) -> Value {
     if let Some(log) = values["log"].as_array_mut() {
         for entry in log {
             entry["task"] = Value::Null;
+            entry["key"] = Value::Null;
             for answer in entry["answers"].as_array_mut().into_iter().flatten() {
                 answer["by"] = Value::Null;
             }

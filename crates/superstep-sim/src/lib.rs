@@ -1,26 +1,32 @@
 //! The simulator: whole clusters of real workers, under faults, from one seed.
 //!
-//! `plan` draws what goes wrong, by seed or by script; `log` and `queue` are the wrappers that
-//! make it so; `rig` runs workers that die and come back; `check` holds every append, ack and
-//! outcome to the invariants. The tests: `points` puts one fault into each call of a run, `inner`
-//! into those of a subgraph, `commands` and `tasks` hold one hazard each, `seeds` does everything
-//! at once. A seed that fails is printed and can be run alone.
+//! Workers run over the memory log and queue, both wrapped, under virtual time, one world per
+//! thread. `sim` runs a seed; `plan` draws what goes wrong; `log` and `queue` are the wrappers
+//! that make it so; `rig` runs workers that die and come back; `person` is who uses them, `graphs`
+//! and `random` what they run. `ledger` sees every append, ack, event and reply, and
+//! `invariants`, a file each, say what must be true then. `mutant` is how we know that they bite.
 //!
-//! Only calls to store and queue can fail or kill: nothing else that a worker does is seen.
+//! Only calls to store and queue, and what nodes await, can fail or kill: nothing else that a
+//! worker does is seen. Workers are driven through their public API alone.
 
-#[cfg(test)]
-mod check;
-#[cfg(test)]
 mod graphs;
-#[cfg(test)]
+mod invariants;
+mod journal;
+mod ledger;
 mod log;
-#[cfg(test)]
+mod mutant;
+mod person;
 mod plan;
-#[cfg(test)]
 mod queue;
-#[cfg(test)]
+mod random;
 mod rig;
 #[cfg(test)]
 mod scripted;
-#[cfg(test)]
-mod seeds;
+mod sim;
+mod sweep;
+mod world;
+
+pub use journal::Entry;
+pub use mutant::Mutant;
+pub use sim::{Outcome, run};
+pub use sweep::{Failure, sweep};

@@ -19,10 +19,14 @@ use superstep_checkpoint::{
     memory::{Image, MemoryLog},
 };
 use superstep_graph::TaskId;
-use superstep_protocol::{CommandId, Dispatch, GraphId, Head, Nonce, ThreadId, UnixMillis};
+use superstep_protocol::{
+    CommandId, Dispatch, GraphId, Head, Nonce, Obligation, ThreadId, UnixMillis, obligations,
+};
+use superstep_wire::{Outcome, decode};
 
 use crate::{
-    check::Check,
+    ledger::Ledger,
+    mutant::{Mutant, SharedMaps},
     plan::{Faults, Process, lock},
 };
 
@@ -35,17 +39,19 @@ pub(crate) struct Store {
     /// How long an append takes to be durable; zero if the store never steps back.
     pub(crate) durable_after: Duration,
     images: Mutex<VecDeque<(Duration, Image)>>,
+    shared_maps: Mutex<SharedMaps>,
     faults: Arc<Faults>,
 }
 
 impl Store {
     pub(crate) fn new(faults: &Arc<Faults>, durable_after: Duration) -> Self {
         let world = Arc::clone(&faults.world);
-        let log = MemoryLog::with_clock(Arc::new(move || superstep_worker::World::now(&*world)));
+        let log = MemoryLog::with_clock(Arc::new(move || world.store_now()));
         Self {
             log,
             durable_after,
             images: Mutex::default(),
+            shared_maps: Mutex::default(),
             faults: Arc::clone(faults),
         }
     }
@@ -87,7 +93,7 @@ impl Store {
 pub(crate) struct FaultyLog {
     pub(crate) store: Arc<Store>,
     pub(crate) faults: Arc<Faults>,
-    pub(crate) check: Arc<Check>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) process: Process,
 }
 
@@ -106,6 +112,32 @@ impl FaultyLog {
         self.faults
             .call(&self.process, label, unavailable, call, nothing)
             .await
+    }
+
+    fn is(&self, mutant: Mutant) -> bool {
+        self.faults.mutant == Some(mutant)
+    }
+
+    /// The checkpoint of the superstep that a thread is in.
+    fn checkpoint(&self, thread: &ThreadId) -> Option<Head> {
+        let state = self.ledger.state(thread)?;
+        state.saved.map(|(head, _)| head)
+    }
+
+    /// The mistake of a thread that leaves the watch with the append that ends its work.
+    async fn leave_watch_early(&self, thread: &ThreadId, head: Head) -> Result<(), Error> {
+        let state = self.ledger.state_at(thread, head);
+        let works = state.is_none_or(|state| {
+            let mut owed = obligations(&state).into_iter();
+            owed.any(|owed| matches!(owed, Obligation::Work { .. }))
+        });
+        if self.is(Mutant::UnwatchedBeforeTold)
+            && !works
+            && self.store.log.unwatch(thread, head).await?
+        {
+            self.ledger.unwatched(thread, head);
+        }
+        Ok(())
     }
 
     /// A call that changes the store.
@@ -145,12 +177,16 @@ impl ThreadLog for FaultyLog {
                     Appended::Decided { .. } => "decided",
                 };
                 let record = append.record.head.version;
-                on.faults.note(&format!(
+                on.faults.note(format!(
                     "w{} append {thread} v{record}: {name}",
                     on.process.number
                 ));
-                if appended == Appended::Done {
-                    on.check.appended(&thread, append.after, &append.record);
+                let wins = on.is(Mutant::AppendWithoutCompare)
+                    && matches!(appended, Appended::Moved { .. });
+                if appended == Appended::Done || wins {
+                    on.ledger.appended(&thread, append.after, &append.record);
+                    on.leave_watch_early(&thread, append.record.head).await?;
+                    return Ok(Appended::Done);
                 }
                 Ok(appended)
             }
@@ -192,8 +228,23 @@ impl ThreadLog for FaultyLog {
         self.change("put_result", move |on| {
             let (thread, task, result) = (thread.clone(), task.clone(), result.clone());
             async move {
-                let put = on.store.log.put_result(&thread, round, &task, result).await;
-                on.faults.note(&format!(
+                let log = &on.store.log;
+                let mut put = log.put_result(&thread, round, &task, result.clone()).await;
+                let is_open = matches!(
+                    put,
+                    Ok(PutResult::Stored { .. } | PutResult::Duplicate { .. })
+                );
+                if is_open && on.is(Mutant::MapByCheckpoint) {
+                    let checkpoint = on.checkpoint(&thread);
+                    let mut maps = lock(&on.store.shared_maps);
+                    let (is_new, count) = maps.put(&thread, checkpoint, &task, result);
+                    put = Ok(if is_new {
+                        PutResult::Stored { count }
+                    } else {
+                        PutResult::Duplicate { count }
+                    });
+                }
+                on.faults.note(format!(
                     "w{} put_result {thread} round v{}: {put:?}",
                     on.process.number, round.version
                 ));
@@ -208,8 +259,14 @@ impl ThreadLog for FaultyLog {
         thread: &ThreadId,
         round: Dispatch,
     ) -> Result<BTreeMap<TaskId, Bytes>, Error> {
-        self.call("results", self.store.log.results(thread, round))
-            .await
+        let results = self
+            .call("results", self.store.log.results(thread, round))
+            .await?;
+        if self.is(Mutant::MapByCheckpoint) {
+            let checkpoint = self.checkpoint(thread);
+            return Ok(lock(&self.store.shared_maps).all(thread, checkpoint));
+        }
+        Ok(results)
     }
 
     async fn put_progress(
@@ -230,7 +287,7 @@ impl ThreadLog for FaultyLog {
                     Ok(PutProgress::Taken { .. }) => "Taken".to_owned(),
                     other => format!("{other:?}"),
                 };
-                on.faults.note(&format!(
+                on.faults.note(format!(
                     "w{} put_progress {thread} round v{} {index}: {name}",
                     on.process.number, round.version
                 ));
@@ -315,7 +372,14 @@ impl ThreadLog for FaultyLog {
         let (thread, command) = (thread.clone(), command.clone());
         self.change("put_outcome", move |on| {
             let (thread, command, outcome) = (thread.clone(), command.clone(), outcome.clone());
-            async move { on.store.log.put_outcome(&thread, &command, outcome).await }
+            async move {
+                let reply = decode::reply(&outcome).ok();
+                let is_refusal = reply.is_some_and(|reply| reply.outcome == Outcome::Refused);
+                if is_refusal && on.is(Mutant::RefusalsForgotten) {
+                    return Ok(None);
+                }
+                on.store.log.put_outcome(&thread, &command, outcome).await
+            }
         })
         .await
     }
@@ -349,7 +413,7 @@ impl ThreadLog for FaultyLog {
             async move {
                 let left = on.store.log.unwatch(&thread, head).await?;
                 if left {
-                    on.check.unwatched(&thread, head);
+                    on.ledger.unwatched(&thread, head);
                 }
                 Ok(left)
             }
@@ -363,6 +427,9 @@ impl ThreadLog for FaultyLog {
         until: UnixMillis,
         limit: usize,
     ) -> Result<Vec<Watched>, Error> {
+        if self.is(Mutant::NoReconciler) {
+            return Ok(Vec::new());
+        }
         self.call("watched", self.store.log.watched(from, until, limit))
             .await
     }
@@ -404,7 +471,7 @@ impl ThreadLog for FaultyLog {
                     .delete(&thread, after, tombstone.clone())
                     .await?;
                 if deleted == Appended::Done {
-                    on.check.appended(&thread, Some(after), &tombstone);
+                    on.ledger.appended(&thread, Some(after), &tombstone);
                 }
                 Ok(deleted)
             }
@@ -427,6 +494,9 @@ impl ThreadLog for FaultyLog {
     }
 
     fn durable_after(&self) -> Duration {
+        if self.is(Mutant::CommandsAckedAtOnce) {
+            return Duration::ZERO;
+        }
         self.store.durable_after
     }
 

@@ -1,59 +1,28 @@
 //! What goes wrong, and when: drawn from a seed, or written down by a test.
 //!
-//! A worker process is a number and a token that says whether it lives. Each of its calls to
+//! A worker process is a number, a clock and a token that says whether it lives. Each of its calls to
 //! the store or the queue has a label and asks here for its fate. A call of a dead process
 //! never returns, so nothing that it does afterwards is seen by anyone: that is what a SIGKILL
 //! looks like from outside.
 
 use std::{
-    collections::VecDeque,
     future::Future,
     sync::{
-        Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
-use superstep_protocol::{Nonce, UnixMillis};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use superstep_worker::World;
-
-/// How many lines of what happened are kept to be shown when a check fails.
-const TRACE_MAX: usize = 400;
-
-/// Virtual time and nonces by seed.
-pub(crate) struct SimWorld {
-    began: Instant,
-    nonces: Mutex<StdRng>,
-}
-
-impl SimWorld {
-    pub(crate) fn new(seed: u64) -> Self {
-        Self {
-            began: Instant::now(),
-            nonces: Mutex::new(StdRng::seed_from_u64(seed ^ 0x5eed)),
-        }
-    }
-
-    pub(crate) fn elapsed(&self) -> Duration {
-        self.began.elapsed()
-    }
-}
-
-impl World for SimWorld {
-    fn now(&self) -> UnixMillis {
-        let elapsed = u64::try_from(self.elapsed().as_millis()).unwrap();
-        UnixMillis(1_800_000_000_000 + elapsed)
-    }
-
-    fn nonce(&self) -> Nonce {
-        Nonce(lock(&self.nonces).random())
-    }
-}
+use crate::{
+    journal::{Entry, Journal},
+    mutant::Mutant,
+    world::{SimWorld, SkewedWorld},
+};
 
 /// What becomes of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,6 +66,10 @@ pub(crate) struct Odds {
     pub(crate) ack_lost: u32,
     /// Deliveries whose lease ends at once, so that another worker gets them too.
     pub(crate) lease_lost: u32,
+    /// Work messages that reach the stream long after their publish was acked.
+    pub(crate) late: u32,
+    /// Work messages that a stream took and forgets.
+    pub(crate) vanishes: u32,
     /// Publishes of work that find the stream full.
     pub(crate) full: u32,
 }
@@ -105,7 +78,10 @@ pub(crate) struct Odds {
 #[derive(Clone)]
 pub(crate) struct Process {
     pub(crate) number: usize,
+    /// How far its clock is from the true time, in milliseconds.
+    pub(crate) skew_ms: i64,
     alive: CancellationToken,
+    frozen_until: Arc<Mutex<Option<Instant>>>,
 }
 
 impl Process {
@@ -121,75 +97,106 @@ impl Process {
         self.alive.is_cancelled()
     }
 
-    /// Goes on only while the process lives.
-    async fn lives(&self) {
-        if self.is_dead() {
-            std::future::pending::<()>().await;
+    /// Stops it, as SIGSTOP does: nothing that it does is seen before it is thawed.
+    pub(crate) fn freeze(&self, time: Duration) {
+        *lock(&self.frozen_until) = Some(Instant::now() + time);
+    }
+
+    /// Goes on only while the process lives, and once it is not frozen.
+    pub(crate) async fn lives(&self) {
+        loop {
+            if self.is_dead() {
+                std::future::pending::<()>().await;
+            }
+            let until = *lock(&self.frozen_until);
+            match until.filter(|until| *until > Instant::now()) {
+                Some(until) => sleep_until(until).await,
+                None => return,
+            }
         }
     }
 }
 
 /// The source of everything that goes wrong in one test.
 pub(crate) struct Faults {
-    pub(crate) world: std::sync::Arc<SimWorld>,
+    pub(crate) world: Arc<SimWorld>,
     odds: Odds,
+    /// How far the clocks of processes may be from the true time, in milliseconds.
+    skew_ms_max: u64,
+    /// The mistake that store and queue make.
+    pub(crate) mutant: Option<Mutant>,
     on: AtomicBool,
     dice: Mutex<StdRng>,
     rules: Mutex<Vec<Rule>>,
-    trace: Mutex<VecDeque<String>>,
-    processes: Mutex<usize>,
+    journal: Journal,
+    processes: Mutex<Vec<Process>>,
 }
 
 impl Faults {
     pub(crate) fn new(seed: u64, odds: Odds) -> Self {
         Self {
-            world: std::sync::Arc::new(SimWorld::new(seed)),
+            world: Arc::new(SimWorld::new(seed)),
             odds,
+            skew_ms_max: 0,
+            mutant: None,
             on: AtomicBool::new(true),
             dice: Mutex::new(StdRng::seed_from_u64(seed)),
             rules: Mutex::default(),
-            trace: Mutex::default(),
+            journal: Journal::default(),
             processes: Mutex::default(),
         }
     }
 
+    /// Sets the clocks of all later processes apart, by so much at most.
+    pub(crate) fn with_skew(mut self, ms_max: u64) -> Self {
+        self.skew_ms_max = ms_max;
+        self
+    }
+
+    /// Store and queue make this mistake.
+    pub(crate) fn with_mutant(mut self, mutant: Option<Mutant>) -> Self {
+        self.mutant = mutant;
+        self
+    }
+
     pub(crate) fn new_process(&self) -> Process {
+        let skew_ms = match i64::try_from(self.skew_ms_max).expect("a few seconds") {
+            0 => 0,
+            max => lock(&self.dice).random_range(-max..=max),
+        };
         let mut processes = lock(&self.processes);
-        *processes += 1;
-        Process {
-            number: *processes - 1,
+        let process = Process {
+            number: processes.len(),
+            skew_ms,
             alive: CancellationToken::new(),
-        }
+            frozen_until: Arc::default(),
+        };
+        processes.push(process.clone());
+        process
+    }
+
+    /// The processes that live.
+    pub(crate) fn living(&self) -> Vec<Process> {
+        let processes = lock(&self.processes);
+        let living = processes.iter().filter(|process| !process.is_dead());
+        living.cloned().collect()
+    }
+
+    /// The world as `process` sees it.
+    pub(crate) fn world_of(&self, process: &Process) -> Arc<SkewedWorld> {
+        Arc::new(SkewedWorld {
+            world: Arc::clone(&self.world),
+            by_ms: process.skew_ms,
+        })
     }
 
     /// From now on only what a script says goes wrong.
     pub(crate) fn stop(&self) {
         self.on.store(false, Ordering::SeqCst);
         self.note("-- no more faults --");
-    }
-
-    pub(crate) fn script(&self, label: &'static str, skip: usize, fate: Fate) {
-        self.script_for(None, label, skip, fate);
-    }
-
-    pub(crate) fn script_for(
-        &self,
-        process: Option<usize>,
-        label: &'static str,
-        skip: usize,
-        fate: Fate,
-    ) {
-        lock(&self.rules).push(Rule {
-            label,
-            process,
-            skip,
-            fate,
-        });
-    }
-
-    /// Whether everything that was scripted has happened.
-    pub(crate) fn script_is_done(&self) -> bool {
-        lock(&self.rules).is_empty()
+        for process in self.living() {
+            process.freeze(Duration::ZERO);
+        }
     }
 
     /// Whether something of so many thousandths happens.
@@ -233,6 +240,7 @@ impl Faults {
         drop(dice);
         let bands = [
             (odds.slow, Fate::Slow(short)),
+            (odds.slow / 2, Fate::SlowAnswer(short)),
             (odds.refused, Fate::Refused),
             (odds.lost, Fate::Lost),
             (odds.lands_later, Fate::LandsLater(long)),
@@ -264,14 +272,19 @@ impl Faults {
     {
         process.lives().await;
         let fate = self.fate(process, label);
-        if fate != Fate::Fine {
-            self.note(&format!("w{} {label} {fate:?}", process.number));
+        match fate {
+            Fate::Fine if label == "pull" => {}
+            Fate::Fine => self.note(format!("w{} {label}", process.number)),
+            fate => self.note(format!("w{} {label} {fate:?}", process.number)),
         }
+        let call = async {
+            process.lives().await;
+            call.await
+        };
         let answer = match fate {
             Fate::Fine => call.await,
             Fate::Slow(by) => {
                 sleep(by).await;
-                process.lives().await;
                 call.await
             }
             Fate::SlowAnswer(by) => {
@@ -314,18 +327,47 @@ impl Faults {
             .await;
     }
 
-    pub(crate) fn note(&self, line: &str) {
-        let mut trace = lock(&self.trace);
-        if trace.len() == TRACE_MAX {
-            trace.pop_front();
-        }
-        trace.push_back(format!("{:>7} {line}", self.world.elapsed().as_millis()));
+    pub(crate) fn note(&self, what: impl Into<String>) {
+        let at = self.world.elapsed().as_millis();
+        self.journal.note(at, what.into());
     }
 
     /// What happened last, for a person to read.
+    #[cfg(test)]
     pub(crate) fn story(&self) -> String {
-        let trace = lock(&self.trace);
-        trace.iter().cloned().collect::<Vec<_>>().join("\n")
+        self.journal.story()
+    }
+
+    /// All that happened.
+    pub(crate) fn entries(&self) -> Vec<Entry> {
+        self.journal.entries()
+    }
+}
+
+#[cfg(test)]
+impl Faults {
+    pub(crate) fn script(&self, label: &'static str, skip: usize, fate: Fate) {
+        self.script_for(None, label, skip, fate);
+    }
+
+    pub(crate) fn script_for(
+        &self,
+        process: Option<usize>,
+        label: &'static str,
+        skip: usize,
+        fate: Fate,
+    ) {
+        lock(&self.rules).push(Rule {
+            label,
+            process,
+            skip,
+            fate,
+        });
+    }
+
+    /// Whether everything that was scripted has happened.
+    pub(crate) fn script_is_done(&self) -> bool {
+        lock(&self.rules).is_empty()
     }
 }
 

@@ -5,34 +5,34 @@
 //! the queue and reads the store as it is.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
 use bytes::Bytes;
-use serde_json::{Value, json};
+use serde_json::Value;
 use superstep_graph::InterruptId;
-use superstep_protocol::{CommandId, Question, Run, RunStatus, ThreadId, ThreadState};
+use superstep_protocol::{CommandId, Run, RunStatus, ThreadId, ThreadState};
 use superstep_queue::{
-    CommandKind, CommandMessage, Headers, Queue, header,
-    memory::{MemoryQueue, MemoryQueueSettings},
+    CommandKind, CommandMessage, Headers, Queue, header, memory::MemoryQueueSettings,
     subject::Subjects,
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    check::{Check, Lenient, thread_of},
-    graphs::{GRAPHS, Runs, Stage, answer_to},
+    graphs::{GRAPHS, Runs, Stage},
+    ledger::{Ledger, Lenient, thread_of},
     log::{FaultyLog, Store},
+    mutant::Mutant,
     plan::{Faults, Odds, Process, lock},
     queue::{Broker, FaultyQueue},
 };
-use superstep_worker::{Client, Error, Limits, RunnableGraph, Threads, Worker, WorkerSettings};
+use superstep_worker::{Error, Limits, RunnableGraph, Threads, Worker, WorkerSettings, World};
 
 /// The longest that anything may take, in virtual time.
-const DEADLINE: Duration = Duration::from_secs(1200);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(1200);
 
 /// How a test is set up.
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ pub(crate) struct Setup {
     pub(crate) seed: u64,
     pub(crate) workers: usize,
     /// The graphs that the workers hold.
-    pub(crate) graphs: Vec<&'static str>,
+    pub(crate) graphs: Vec<String>,
     /// Graphs of the test's own.
     pub(crate) own: fn(&Stage) -> Vec<RunnableGraph>,
     pub(crate) odds: Odds,
@@ -50,6 +50,10 @@ pub(crate) struct Setup {
     pub(crate) node_ms_max: u64,
     /// Whether the command stream knows a command that is published again.
     pub(crate) dedupes: bool,
+    /// How far the clocks of workers may be from the true time, in milliseconds.
+    pub(crate) skew_ms_max: u64,
+    /// The mistake that store and queue make.
+    pub(crate) mutant: Option<Mutant>,
 }
 
 impl Default for Setup {
@@ -57,7 +61,7 @@ impl Default for Setup {
         Self {
             seed: 0,
             workers: 2,
-            graphs: GRAPHS.to_vec(),
+            graphs: GRAPHS.map(str::to_owned).to_vec(),
             own: |_| Vec::new(),
             odds: Odds::default(),
             lenient: Lenient::default(),
@@ -65,6 +69,8 @@ impl Default for Setup {
             settings: settings(),
             node_ms_max: 0,
             dedupes: true,
+            skew_ms_max: 0,
+            mutant: None,
         }
     }
 }
@@ -88,28 +94,31 @@ pub(crate) struct Rig {
     pub(crate) faults: Arc<Faults>,
     pub(crate) store: Arc<Store>,
     pub(crate) broker: Arc<Broker>,
-    pub(crate) check: Arc<Check>,
+    pub(crate) ledger: Arc<Ledger>,
     pub(crate) runs: Runs,
     pub(crate) shutdown: CancellationToken,
     /// Set once nothing goes wrong any more.
     pub(crate) calm: CancellationToken,
     sent: Mutex<Vec<(ThreadId, CommandId)>>,
-    threads: Threads,
+    pub(crate) threads: Threads,
 }
 
 impl Rig {
     /// The store and the queue, with no worker yet.
     pub(crate) fn new(setup: Setup) -> Arc<Self> {
-        let faults = Arc::new(Faults::new(setup.seed, setup.odds.clone()));
+        let faults = Faults::new(setup.seed, setup.odds.clone())
+            .with_skew(setup.skew_ms_max)
+            .with_mutant(setup.mutant);
+        let faults = Arc::new(faults);
         let store = Arc::new(Store::new(&faults, setup.durable_after));
         let window = if setup.dedupes { 120 } else { 0 };
-        let queue = MemoryQueue::new(MemoryQueueSettings {
+        let broker = Broker::new(MemoryQueueSettings {
             duplicate_window: Duration::from_secs(window),
             event_messages_max: 1_000_000,
             ..MemoryQueueSettings::default()
         });
-        let check = Arc::new(Check::new(&store, &faults, setup.lenient));
-        let broker = Arc::new(Broker::new(queue.unwrap()));
+        let ledger = Arc::new(Ledger::new(&store, &faults, setup.lenient));
+        let broker = Arc::new(broker);
         // The client's own view of the store: nothing goes wrong in it.
         let quiet = Arc::new(Faults::new(0, Odds::default()));
         let threads = Threads::new(
@@ -117,7 +126,7 @@ impl Rig {
                 store: Arc::clone(&store),
                 process: quiet.new_process(),
                 faults: quiet,
-                check: Arc::clone(&check),
+                ledger: Arc::clone(&ledger),
             }),
             Arc::clone(&faults.world) as _,
             Limits::default(),
@@ -128,7 +137,7 @@ impl Rig {
             faults,
             store,
             broker,
-            check,
+            ledger,
             runs: Runs::default(),
             shutdown: CancellationToken::new(),
             calm: CancellationToken::new(),
@@ -152,12 +161,12 @@ impl Rig {
         tokio::spawn(async move {
             while !rig.shutdown.is_cancelled() {
                 let process = rig.faults.new_process();
-                rig.faults.note(&format!("w{} starts", process.number));
+                rig.faults.note(format!("w{} starts", process.number));
                 let run = tokio::spawn(rig.worker(&process).run(rig.shutdown.clone()));
                 tokio::select! {
                     biased;
                     () = process.died() => {
-                        rig.faults.note(&format!("w{} is dead", process.number));
+                        rig.faults.note(format!("w{} is dead", process.number));
                         run.abort();
                     }
                     () = rig.shutdown.cancelled() => return,
@@ -171,6 +180,7 @@ impl Rig {
     pub(crate) fn worker(&self, process: &Process) -> Worker {
         let stage = Stage {
             faults: Arc::clone(&self.faults),
+            ledger: Arc::clone(&self.ledger),
             process: process.clone(),
             runs: Arc::clone(&self.runs),
             node_ms_max: self.setup.node_ms_max,
@@ -183,8 +193,8 @@ impl Rig {
             graphs,
             Arc::new(self.log_of(process)),
             Arc::new(self.queue_of(process)),
-            Subjects::new("superstep", "default").unwrap(),
-            Arc::clone(&self.faults.world) as _,
+            Subjects::new("superstep", "default").expect("they are subjects"),
+            self.faults.world_of(process) as _,
             self.setup.settings.clone(),
         )
     }
@@ -193,7 +203,7 @@ impl Rig {
         FaultyLog {
             store: Arc::clone(&self.store),
             faults: Arc::clone(&self.faults),
-            check: Arc::clone(&self.check),
+            ledger: Arc::clone(&self.ledger),
             process: process.clone(),
         }
     }
@@ -202,20 +212,9 @@ impl Rig {
         FaultyQueue {
             broker: Arc::clone(&self.broker),
             faults: Arc::clone(&self.faults),
-            check: Arc::clone(&self.check),
+            ledger: Arc::clone(&self.ledger),
             process: process.clone(),
         }
-    }
-
-    /// A client of the library's own.
-    pub(crate) fn client(&self) -> Client {
-        let process = self.faults.new_process();
-        Client::with_world(
-            Arc::new(self.log_of(&process)),
-            Arc::new(self.queue_of(&process)),
-            Subjects::new("superstep", "default").unwrap(),
-            Arc::clone(&self.faults.world) as _,
-        )
     }
 
     /// Publishes a command, and remembers that it must come to an outcome.
@@ -227,8 +226,11 @@ impl Rig {
     pub(crate) async fn send_bytes(&self, kind: CommandKind, target: &str, id: &str, body: Bytes) {
         let command = CommandId::new(id);
         let thread = thread_of(kind, target, &body, &command);
-        self.faults
-            .note(&format!("client sends {} {target} as {id}", kind.as_str()));
+        self.faults.note(format!(
+            "client sends {} {target} as {id} {}",
+            kind.as_str(),
+            String::from_utf8_lossy(&body)
+        ));
         let headers = Headers::from([
             (header::MSG_ID.to_owned(), id.to_owned()),
             (header::REPLY.to_owned(), format!("_INBOX.test.{id}")),
@@ -239,7 +241,9 @@ impl Rig {
             headers,
             body,
         };
-        let now = superstep_worker::World::now(&*self.faults.world);
+        let now = World::now(&*self.faults.world);
+        let plain = kind == CommandKind::Resume && is_plain(&message.body);
+        self.ledger.sent(&command, plain);
         self.broker.publish(&message, now).await;
         let mut sent = lock(&self.sent);
         if !sent.contains(&(thread.clone(), command.clone())) {
@@ -249,60 +253,23 @@ impl Rig {
 
     /// The state of a thread as it is in the store.
     pub(crate) fn state(&self, thread: &str) -> Option<ThreadState> {
-        self.check.state(&thread.into())
-    }
-
-    /// Waits until the thread's state is so.
-    pub(crate) async fn until(
-        &self,
-        thread: &str,
-        what: &str,
-        so: impl Fn(&ThreadState) -> bool,
-    ) -> ThreadState {
-        let found = timeout(DEADLINE, async {
-            loop {
-                self.check.assert_nothing_wrong();
-                if let Some(state) = self.state(thread)
-                    && so(&state)
-                {
-                    return state;
-                }
-                sleep(Duration::from_millis(50)).await;
-            }
-        })
-        .await;
-        found.unwrap_or_else(|_| panic!("{thread} is never {what}\n{}", self.faults.story()))
+        self.ledger.state(&thread.into())
     }
 
     pub(crate) async fn is_decided(&self, thread: &str, command: &str) -> bool {
         let (thread, command) = (ThreadId::new(thread), CommandId::new(command));
         let kept = self.threads.log().outcome(&thread, &command).await;
-        kept.unwrap().is_some()
-    }
-
-    /// The outcome of a command, once it has one.
-    pub(crate) async fn outcome(&self, thread: &str, command: &str) -> superstep_wire::Reply {
-        let (id, command) = (ThreadId::new(thread), CommandId::new(command));
-        let found = timeout(DEADLINE, async {
-            loop {
-                self.check.assert_nothing_wrong();
-                let kept = self.threads.log().outcome(&id, &command).await.unwrap();
-                if let Some(kept) = kept {
-                    return superstep_wire::decode::reply(&kept).unwrap();
-                }
-                sleep(Duration::from_millis(50)).await;
-            }
-        });
-        let found = found.await;
-        found.unwrap_or_else(|_| panic!("{command} has no outcome\n{}", self.faults.story()))
+        kept.is_ok_and(|kept| kept.is_some())
     }
 
     /// Waits until no message is held by the queue and nothing went wrong on the way.
-    pub(crate) async fn quiet(&self) {
+    pub(crate) async fn silence(&self) -> Result<(), String> {
         let deadline = Instant::now() + DEADLINE;
         loop {
-            self.check.assert_nothing_wrong();
-            let findings = self.broker.queue.check().await;
+            if !self.ledger.findings().is_empty() {
+                return Err(self.ledger.findings().join("\n"));
+            }
+            let findings = self.broker.queue().check().await;
             let held: Vec<&str> = findings
                 .iter()
                 .filter(|finding| finding.subject != "stream events")
@@ -310,77 +277,48 @@ impl Rig {
                 .filter(|detail| !detail.starts_with("in memory, 0 of"))
                 .collect();
             if held.is_empty() {
-                return;
+                return Ok(());
             }
-            assert!(
-                Instant::now() < deadline,
-                "messages stay in the queue: {held:?}\n{}",
-                self.faults.story()
-            );
+            if Instant::now() > deadline {
+                return Err(format!("messages stay in the queue: {held:?}"));
+            }
             sleep(Duration::from_millis(100)).await;
         }
     }
 
     /// Waits for silence and checks what must be true of threads and commands then.
-    pub(crate) async fn rest(&self) {
-        self.quiet().await;
+    pub(crate) async fn settle(&self) -> Result<(), String> {
+        self.silence().await?;
         let sent = lock(&self.sent).clone();
         for (thread, command) in &sent {
-            self.check.command_at_rest(thread, command);
+            self.ledger.command_rests(thread, command);
+        }
+        let threads: BTreeSet<_> = sent.into_iter().map(|(thread, _)| thread).collect();
+        for thread in &threads {
             if self.state(thread.as_str()).is_some() {
-                self.check.at_rest(thread);
+                self.ledger.thread_rests(thread);
             }
         }
-        self.check.assert_nothing_wrong();
-    }
-
-    /// Starts a thread whose input is `input`.
-    pub(crate) async fn begin(&self, graph: &str, thread: &str, input: Value) {
-        let body = json!({"thread_id": thread, "input": input});
-        let id = format!("{thread}-start");
-        self.send(CommandKind::Start, graph, &id, &body).await;
-    }
-
-    /// Starts a thread and answers each of its questions once, until it has completed.
-    pub(crate) async fn see_through(&self, graph: &str, thread: &str) {
-        self.begin(graph, thread, json!({"count": 4})).await;
-        let mut answered = BTreeSet::new();
-        loop {
-            let state = self
-                .until(thread, "done or asking", |state| {
-                    is_done(state) || unanswered(state, &answered).is_some()
-                })
-                .await;
-            let Some(question) = unanswered(&state, &answered) else {
-                return;
-            };
-            self.answer(thread, question).await;
-            answered.insert(question.id.clone());
+        match self.ledger.findings() {
+            wrong if wrong.is_empty() => Ok(()),
+            wrong => Err(wrong.join("\n")),
         }
     }
 
-    /// Answers a question by its id.
-    pub(crate) async fn answer(&self, thread: &str, question: &Question) {
-        let id = format!("{thread}-answer-{}", question.id);
-        let value = answer_to(&question.payload, &id);
-        let body = json!({"resume": value, "interrupt_id": question.id});
-        self.send(CommandKind::Resume, thread, &id, &body).await;
-    }
-
-    /// The checkpoints of a thread, oldest first: source, step, values and what came next.
-    pub(crate) async fn checkpoints(&self, thread: &str) -> Vec<(String, i64, Value, Vec<String>)> {
-        let history = self.threads.history(&thread.into(), None, 1000).await;
-        let mut views: Vec<_> = history
-            .unwrap()
-            .into_iter()
-            .map(|view| {
-                let next = view.next.iter().map(ToString::to_string).collect();
-                let values = crate::graphs::comparable(&view.values);
-                (view.source.to_owned(), view.step, values, next)
-            })
-            .collect();
-        views.reverse();
-        views
+    /// One of the workers stands still for a while, as under SIGSTOP.
+    pub(crate) fn freeze_one(&self) {
+        let living = self.faults.living();
+        let pick = usize::try_from(self.faults.draw(0..living.len().max(1) as u64));
+        let Some(process) = living.get(pick.expect("an index")) else {
+            return;
+        };
+        let time = self.faults.ms(500..30_000);
+        self.faults.note(format!(
+            "== w{} stands still for {} ms ==",
+            process.number,
+            time.as_millis()
+        ));
+        process.freeze(time);
     }
 
     /// Does what a reconciler would do: performs what watched threads owe.
@@ -388,11 +326,6 @@ impl Rig {
         let process = self.faults.new_process();
         self.faults.note("-- recover --");
         self.worker(&process).recover().await
-    }
-
-    pub(crate) fn runs_of(&self, node: &str) -> usize {
-        let runs: BTreeMap<_, _> = lock(&self.runs).clone();
-        runs.get(node).copied().unwrap_or(0)
     }
 }
 
@@ -402,22 +335,23 @@ pub(crate) fn is_done(state: &ThreadState) -> bool {
     !state.is_busy() && state.tasks.is_empty() && state.run.as_ref().is_some_and(succeeded)
 }
 
-fn unanswered<'a>(
-    state: &'a ThreadState,
-    answered: &BTreeSet<InterruptId>,
-) -> Option<&'a Question> {
-    state
-        .open_questions()
-        .map(|(_, question)| question)
-        .find(|question| !answered.contains(&question.id))
-}
-
 /// Runs a test in a world of its own, with virtual time.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
-        .unwrap()
+        .expect("a runtime can be built")
         .block_on(future)
+}
+
+/// Whether an answer names no question.
+fn is_plain(body: &Bytes) -> bool {
+    let body: Value = serde_json::from_slice(body).unwrap_or_default();
+    let is_map = |value: &Value| {
+        value
+            .as_object()
+            .is_some_and(|map| !map.is_empty() && map.keys().all(|key| InterruptId::is_id(key)))
+    };
+    body.get("interrupt_id").is_none() && !is_map(&body["resume"])
 }

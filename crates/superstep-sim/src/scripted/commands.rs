@@ -26,7 +26,7 @@ fn asks(state: &ThreadState) -> bool {
 fn rig_of(graph: &'static str, workers: usize) -> Arc<Rig> {
     Rig::start(Setup {
         workers,
-        graphs: vec![graph],
+        graphs: vec![graph.to_owned()],
         dedupes: false,
         ..Setup::default()
     })
@@ -164,7 +164,7 @@ fn a_command_overtakes_its_start_after_a_pause() {
     // All workers were away for longer than commands are held back; the start is decided last.
     block_on(async {
         let rig = Rig::new(Setup {
-            graphs: vec!["chain"],
+            graphs: vec!["chain".to_owned()],
             ..Setup::default()
         });
         rig.begin("chain", "t", json!({"count": 1})).await;

@@ -24,7 +24,7 @@ struct Story {
 /// that came to pass.
 fn run(odds: &Odds, fault: Option<(&'static str, usize, Fate)>) -> (Story, bool) {
     let setup = Setup {
-        graphs: vec!["nested"],
+        graphs: vec!["nested".to_owned()],
         odds: odds.clone(),
         settings: settings(),
         ..Setup::default()

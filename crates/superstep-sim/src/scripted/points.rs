@@ -24,7 +24,7 @@ fn run(
     fault: Option<(&'static str, usize, Fate)>,
 ) -> (Checkpoints, usize, bool) {
     let mut setup = Setup {
-        graphs: vec![graph],
+        graphs: vec![graph.to_owned()],
         settings: settings(),
         ..Setup::default()
     };

@@ -11,8 +11,8 @@ use superstep_wire::{Outcome, RefusalKind};
 use tokio::time::sleep;
 
 use crate::{
-    check::Lenient,
     graphs::{Stage, alone, entry, id},
+    ledger::Lenient,
     plan::{Fate, Odds},
     rig::{Rig, Setup, block_on, is_done, settings},
 };
@@ -44,7 +44,7 @@ fn slow(stage: &Stage) -> RunnableGraph {
                     stage.count("cancelled");
                     std::future::pending::<()>().await;
                 }
-                () = sleep(time) => stage.count("ended"),
+                () = sleep(time) => { stage.count("ended"); }
             }
             Ok::<_, NodeError>(entry(&ctx, &[]))
         }
@@ -54,7 +54,7 @@ fn slow(stage: &Stage) -> RunnableGraph {
 fn slow_rig(workers: usize) -> std::sync::Arc<Rig> {
     Rig::start(Setup {
         workers,
-        graphs: vec!["fan"],
+        graphs: vec!["fan".to_owned()],
         own: |stage| vec![slow(stage)],
         ..Setup::default()
     })
@@ -74,13 +74,13 @@ fn a_late_result_of_an_old_round_asks_nobody_again() {
             block_on(async {
                 let rig = Rig::start(Setup {
                     odds: odds.clone(),
-                    graphs: vec![graph],
+                    graphs: vec![graph.to_owned()],
                     ..Setup::default()
                 });
                 rig.faults.script(label, skip, Fate::Slow(secs(5)));
                 rig.see_through(graph, "t").await;
                 rig.rest().await;
-                let asked = rig.check.events_of("interrupt");
+                let asked = rig.ledger.events_of("interrupt");
                 assert_eq!(asked.len(), 2, "{}", rig.faults.story());
             });
         }
@@ -103,7 +103,7 @@ fn a_result_of_a_lost_answer_changes_nothing() {
             durable_after: Duration::from_millis(2500),
             lenient: Lenient {
                 steps_back: true,
-                full: false,
+                ..Lenient::default()
             },
             ..Setup::default()
         });
@@ -122,7 +122,7 @@ fn a_result_of_a_lost_answer_changes_nothing() {
         let log = &done.checkpoint.values["log"];
         assert_eq!(log[0]["answers"], json!(["kept"]), "{log}");
         rig.quiet().await;
-        rig.check.assert_nothing_wrong();
+        rig.ledger.assert_nothing_wrong();
         let outcome = rig.outcome("t", "first").await;
         let kind = outcome.refusal.map(|refusal| refusal.kind);
         assert_eq!(kind, Some(RefusalKind::AlreadyAnswered));
@@ -133,11 +133,11 @@ fn a_result_of_a_lost_answer_changes_nothing() {
 fn a_lost_answer_is_decided_again() {
     block_on(async {
         let rig = Rig::start(Setup {
-            graphs: vec!["chain"],
+            graphs: vec!["chain".to_owned()],
             durable_after: Duration::from_millis(2500),
             lenient: Lenient {
                 steps_back: true,
-                full: false,
+                ..Lenient::default()
             },
             ..Setup::default()
         });
@@ -164,11 +164,11 @@ fn work_of_a_record_that_is_gone_brings_what_is_owed() {
     block_on(async {
         let mut setup = Setup {
             workers: 1,
-            graphs: vec!["chain"],
+            graphs: vec!["chain".to_owned()],
             durable_after: Duration::from_millis(2500),
             lenient: Lenient {
                 steps_back: true,
-                full: false,
+                ..Lenient::default()
             },
             settings: settings(),
             ..Setup::default()
@@ -197,7 +197,7 @@ fn an_answer_runs_no_other_node_again() {
     block_on(async {
         let rig = Rig::start(Setup {
             workers: 3,
-            graphs: vec!["both"],
+            graphs: vec!["both".to_owned()],
             ..Setup::default()
         });
         rig.begin("both", "t", json!({"count": 1})).await;
@@ -223,7 +223,7 @@ fn a_run_can_be_cancelled_in_its_first_instant() {
         for skip in 1..4 {
             block_on(async {
                 let rig = Rig::start(Setup {
-                    graphs: vec!["chain"],
+                    graphs: vec!["chain".to_owned()],
                     ..Setup::default()
                 });
                 rig.faults.script(held_up, skip, Fate::Slow(secs(2)));
@@ -283,7 +283,7 @@ fn a_retry_while_the_cancelled_node_still_runs_is_not_disturbed() {
 fn an_update_of_a_busy_thread_is_refused() {
     block_on(async {
         let mut setup = Setup {
-            graphs: vec!["fan"],
+            graphs: vec!["fan".to_owned()],
             ..Setup::default()
         };
         setup.settings.limits.tasks_max = 50;
@@ -336,7 +336,7 @@ fn late_results_do_not_bring_a_deleted_thread_back() {
                 .await;
             let done = rig.until("t", "done", is_done).await;
             assert_eq!(done.incarnation, "second");
-            let kinds = rig.check.events_of("thread_deleted");
+            let kinds = rig.ledger.events_of("thread_deleted");
             assert_eq!(kinds.len(), 1);
         });
     }
@@ -359,7 +359,7 @@ fn a_slow_store_loses_no_lease() {
 fn a_slow_append_does_not_cancel_what_comes_next() {
     block_on(async {
         let mut setup = Setup {
-            graphs: vec!["chain"],
+            graphs: vec!["chain".to_owned()],
             ..Setup::default()
         };
         setup.settings.run_ahead_time = secs(100);
@@ -497,6 +497,6 @@ fn an_error_of_any_length_is_told() {
         let message = state.run.unwrap().error.unwrap().message;
         assert!(message.starts_with("ää"), "{}", message.len());
         rig.rest().await;
-        assert_eq!(rig.check.events_of("run_failed").len(), 1);
+        assert_eq!(rig.ledger.events_of("run_failed").len(), 1);
     });
 }

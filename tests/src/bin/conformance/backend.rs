@@ -81,7 +81,7 @@ pub(crate) enum Backend {
         _folder: Option<TempDir>,
     },
     /// On servers.
-    Cluster(Cluster),
+    Cluster(Box<Cluster>),
 }
 
 impl Backend {
