@@ -223,7 +223,12 @@ impl Person {
             let body = json!({"resume": value, "interrupt_id": question.id});
             self.send(CommandKind::Resume, &thread, &id, &body).await;
         }
-        if self.chance(10) && state.open_questions().next().is_some() {
+        let all = if state.open_questions().count() > 1 {
+            30
+        } else {
+            5
+        };
+        if self.chance(all) && state.open_questions().next().is_some() {
             let id = self.name("all");
             let answers: Map<String, Value> = state
                 .open_questions()
