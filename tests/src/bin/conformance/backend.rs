@@ -41,7 +41,7 @@ impl Backends {
     pub(crate) async fn open(&self, graph: Graph<Value>) -> Result<Backend, Fault> {
         if let Some(servers) = &self.servers {
             let cluster = Box::pin(Cluster::open(servers, graph)).await?;
-            return Ok(Backend::Cluster(cluster));
+            return Ok(Backend::Cluster(Box::new(cluster)));
         }
         let folder = match self.kind {
             BackendKind::Sqlite => Some(
