@@ -199,7 +199,7 @@ impl Place {
     async fn start(&self, thread: &str, of: Value) {
         let event = Event::Start(Box::new(Start {
             command: command(&format!("start {thread} {of}")),
-            run: RunId::from(format!("run of {thread}")),
+            run: RunId::from(format!("run of {thread} {of}")),
             graph: id(),
             profile: Profile::Default,
             input: json!({ "of": of }),
