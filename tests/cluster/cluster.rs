@@ -205,7 +205,16 @@ pub(crate) struct Store {
 
 impl Store {
     pub(crate) async fn connect(url: &str) -> Self {
-        let log = RedisLog::connect(RedisSettings::new(url)).await;
+        Self::connect_in(url, "default").await
+    }
+
+    /// As `connect`, of the threads of this namespace.
+    pub(crate) async fn connect_in(url: &str, namespace: &str) -> Self {
+        let settings = RedisSettings {
+            namespace: namespace.to_owned(),
+            ..RedisSettings::new(url)
+        };
+        let log = RedisLog::connect(settings).await;
         let log: Arc<dyn ThreadLog> = Arc::new(log.expect("the log can be read"));
         let world = Arc::new(SystemWorld);
         let threads = Threads::new(Arc::clone(&log), world, Limits::default(), SOON);

@@ -11,6 +11,7 @@ mod bad_commands;
 mod bad_servers;
 mod changes;
 mod cluster;
+mod crash_points;
 mod crashes;
 mod drain;
 mod duplicates;

@@ -48,9 +48,14 @@ impl Drop for Outside {
 
 impl Outside {
     pub(crate) async fn connect(url: &str) -> Self {
+        Self::connect_in(url, "default").await
+    }
+
+    /// As `connect`, hearing the events of this namespace.
+    pub(crate) async fn connect_in(url: &str, namespace: &str) -> Self {
         let client = async_nats::connect(url).await.expect("NATS lets us in");
         let mut events = client
-            .subscribe("superstep.default.events.>")
+            .subscribe(format!("superstep.{namespace}.events.>"))
             .await
             .expect("events can be subscribed to");
         client.flush().await.expect("the server has heard of it");

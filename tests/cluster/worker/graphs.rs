@@ -10,19 +10,24 @@
 use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use superstep::{Channel, Context, END, Graph, NodeError, Reducer, RunnableGraph, START, Send};
+
+use crate::dying::Dying;
+use crate::mixed::mixed;
 
 /// How often a waiting node looks for its file.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 /// What the nodes of one worker share.
 #[derive(Clone)]
-struct Place {
+pub(crate) struct Place {
     worker: String,
     dir: PathBuf,
+    dying: Arc<Dying>,
 }
 
 impl Place {
@@ -36,6 +41,15 @@ impl Place {
         Ok(())
     }
 
+    /// Notes an effect on the world outside under its key, and may die of it.
+    pub(crate) fn effect(&self, node: &str, ctx: &Context) -> Result<(), NodeError> {
+        let (thread, key) = (ctx.thread_id(), ctx.idempotency_key());
+        self.dying.at(&format!("in {node}"));
+        self.note(&format!("effect {thread} {node} {key}"))?;
+        self.dying.at(&format!("done {node}"));
+        Ok(())
+    }
+
     /// Waits until the test has made the file.
     async fn until(&self, file: &str) {
         let path = self.dir.join(file);
@@ -46,16 +60,18 @@ impl Place {
 }
 
 /// All of them, for the worker of this name and the test's folder.
-pub(crate) fn graphs(worker: &str, dir: &Path) -> Vec<RunnableGraph> {
+pub(crate) fn graphs(worker: &str, dir: &Path, dying: &Arc<Dying>) -> Vec<RunnableGraph> {
     let place = Place {
         worker: worker.to_owned(),
         dir: dir.to_owned(),
+        dying: Arc::clone(dying),
     };
     vec![
         gate(&place),
         spread(&place),
         steps(&place),
         fill(&place),
+        mixed(&place),
         pair(),
     ]
 }

@@ -8,7 +8,9 @@
 //!
 //! The rule it keeps: nothing here does what the library does; it only connects and configures.
 
+mod dying;
 mod graphs;
+mod mixed;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -17,12 +19,15 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::Deserialize;
+use superstep_checkpoint::ThreadLog;
 use superstep_checkpoint_redis::{RedisLog, RedisSettings};
-use superstep_queue::subject::Subjects;
+use superstep_queue::{Queue, subject::Subjects};
 use superstep_queue_nats::{NatsQueue, NatsSettings};
 use superstep_worker::{Drained, Graphs, Limits, SystemWorld, Worker, WorkerSettings};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+
+use dying::{DieAt, Dying};
 
 /// What a test tells the worker, as JSON in the first argument.
 #[derive(Debug, Deserialize)]
@@ -32,6 +37,9 @@ struct Told {
     nats: String,
     redis: String,
     dir: PathBuf,
+    #[serde(default = "default_namespace")]
+    namespace: String,
+    /// 0 for the queue's own default.
     #[serde(default = "default_ack_wait")]
     ack_wait_ms: u64,
     #[serde(default = "default_durable_after")]
@@ -48,6 +56,15 @@ struct Told {
     state_bytes_max: Option<usize>,
     /// Copies of each stream.
     replicas: Option<usize>,
+    run_ahead_supersteps: Option<u32>,
+    short_pause_max_ms: Option<u64>,
+    /// Where it aborts.
+    #[serde(default)]
+    die_at: DieAt,
+}
+
+fn default_namespace() -> String {
+    "default".to_owned()
 }
 
 fn default_ack_wait() -> u64 {
@@ -73,7 +90,11 @@ fn default_concurrency() -> usize {
 fn main() -> anyhow::Result<ExitCode> {
     if std::env::args().nth(1).as_deref() == Some("worker") {
         let name = std::env::var("SUPERSTEP_TEST_WORKER").context("the worker's name")?;
-        let graphs = graphs::graphs(&name, &std::env::current_dir()?);
+        let graphs = graphs::graphs(
+            &name,
+            &std::env::current_dir()?,
+            &Dying::new(DieAt::default()),
+        );
         return Ok(superstep_cli::main(graphs));
     }
     work()
@@ -88,24 +109,28 @@ async fn work() -> anyhow::Result<ExitCode> {
     let told = std::env::args().nth(1).context("settings as JSON")?;
     let told: Told = serde_json::from_str(&told).context("the settings cannot be read")?;
 
+    let dying = Dying::new(told.die_at.clone());
     let log = RedisLog::connect(RedisSettings {
+        namespace: told.namespace.clone(),
         durable_after: Some(Duration::from_millis(told.durable_after_ms)),
         ..RedisSettings::new(&told.redis)
     })
     .await?;
     let queue = NatsQueue::connect(nats_settings(&told)).await?;
-    let subjects = Subjects::new("superstep", "default")?;
+    let subjects = Subjects::new("superstep", &told.namespace)?;
     let mut graphs = Graphs::new();
     for graph in superstep_guide::graphs() {
         graphs.add(graph);
     }
-    for graph in graphs::graphs(&told.name, &told.dir) {
+    for graph in graphs::graphs(&told.name, &told.dir, &dying) {
         graphs.add(graph);
     }
+    let (log, used): (Arc<dyn ThreadLog>, Arc<dyn Queue>) =
+        (Arc::new(log), Arc::new(queue.clone()));
     let worker = Worker::new(
         graphs,
-        Arc::new(log),
-        Arc::new(queue.clone()),
+        dying.log(log),
+        dying.queue(used),
         subjects,
         Arc::new(SystemWorld),
         worker_settings(&told),
@@ -130,8 +155,12 @@ fn nats_settings(told: &Told) -> NatsSettings {
     let defaults = NatsSettings::default();
     NatsSettings {
         urls: told.nats.split(',').map(str::to_owned).collect(),
+        namespace: told.namespace.clone(),
         replicas: told.replicas.unwrap_or(defaults.replicas),
-        ack_wait: Duration::from_millis(told.ack_wait_ms),
+        ack_wait: match told.ack_wait_ms {
+            0 => defaults.ack_wait,
+            lease => Duration::from_millis(lease),
+        },
         // Above twice the time until a record is durable, as the setting asks for.
         command_ack_wait: Duration::from_millis(told.durable_after_ms * 2 + 1_000),
         duplicate_window: told
@@ -146,7 +175,7 @@ fn nats_settings(told: &Told) -> NatsSettings {
 }
 
 fn worker_settings(told: &Told) -> WorkerSettings {
-    let limits = Limits::default();
+    let (limits, defaults) = (Limits::default(), WorkerSettings::default());
     WorkerSettings {
         concurrency: told.concurrency,
         drain_timeout: Duration::from_millis(told.drain_timeout_ms),
@@ -155,6 +184,12 @@ fn worker_settings(told: &Told) -> WorkerSettings {
             state_bytes_max: told.state_bytes_max.unwrap_or(limits.state_bytes_max),
             ..limits
         },
-        ..WorkerSettings::default()
+        run_ahead_supersteps: told
+            .run_ahead_supersteps
+            .unwrap_or(defaults.run_ahead_supersteps),
+        short_pause_max: told
+            .short_pause_max_ms
+            .map_or(defaults.short_pause_max, Duration::from_millis),
+        ..defaults
     }
 }
