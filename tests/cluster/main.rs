@@ -23,6 +23,7 @@ mod outside;
 mod patterns;
 mod reconcile;
 mod story;
+mod time_to_continue;
 mod topologies;
 
 use std::time::Duration;

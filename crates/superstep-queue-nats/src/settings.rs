@@ -24,7 +24,8 @@ pub struct NatsSettings {
     pub connect_timeout: Duration,
     /// How long the server may take for an answer, such as the ack of a publish. 5 s.
     pub request_timeout: Duration,
-    /// The lease of a work delivery: how fast a dead worker is noticed. 8 s, constant. A
+    /// The lease of a work delivery: how fast a dead worker is noticed. 6 s, constant, so that
+    /// a thread whose worker is killed goes on within 8 s. A
     /// consumer that exists keeps the one it was made with.
     pub ack_wait: Duration,
     /// The lease of a command. 12 s: commands are acked late, so it must be above twice the
@@ -64,7 +65,7 @@ impl Default for NatsSettings {
             tls: NatsTls::default(),
             connect_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(5),
-            ack_wait: Duration::from_secs(8),
+            ack_wait: Duration::from_secs(6),
             command_ack_wait: Duration::from_secs(12),
             work_ack_pending_max: 10_000,
             command_ack_pending_max: 100_000,
