@@ -22,7 +22,7 @@ use futures_util::StreamExt;
 use superstep_protocol::{GraphId, RunId, ThreadId, UnixMillis};
 use superstep_queue::{
     CommandMessage, Consumer, Error, ErrorKind, EventFilter, EventMessage, EventsMade, Finding,
-    Published, Queue, Subscription, WorkMessage, header, subject::Subjects,
+    Published, Queue, RUN_CANCELLED, Subscription, WorkMessage, header, subject::Subjects,
 };
 use tokio::{sync::Semaphore, time::timeout};
 
@@ -299,6 +299,16 @@ impl Queue for NatsQueue {
         Ok(Box::new(
             EventSubscription::open(&self.shared, filter).await?,
         ))
+    }
+
+    /// Listened to beside the stream, which takes the events as well: no consumer, no read.
+    async fn cancellations(&self) -> Result<Box<dyn Subscription>, Error> {
+        let pattern = self.shared.subjects.events_of(&EventFilter {
+            kind: Some(RUN_CANCELLED.to_owned()),
+            ..EventFilter::default()
+        })?;
+        let subscriber = self.shared.subscribe(pattern).await?;
+        Ok(Box::new(CoreSubscription(subscriber)))
     }
 
     async fn outputs(&self, thread: &ThreadId) -> Result<Box<dyn Subscription>, Error> {

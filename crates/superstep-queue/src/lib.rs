@@ -14,6 +14,6 @@ pub mod subject;
 pub use error::{Error, ErrorKind};
 pub use queue::{
     Acker, CommandKind, CommandMessage, Consumer, Delivery, DeliveryBody, EventFilter,
-    EventMessage, EventsMade, Finding, Headers, Published, Queue, Received, Subscription,
-    WorkMessage, header,
+    EventMessage, EventsMade, Finding, Headers, Published, Queue, RUN_CANCELLED, Received,
+    Subscription, WorkMessage, header,
 };

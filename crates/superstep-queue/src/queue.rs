@@ -243,6 +243,9 @@ pub struct Finding {
     pub detail: String,
 }
 
+/// The kind of the events that [`Queue::cancellations`] brings.
+pub const RUN_CANCELLED: &str = "run_cancelled";
+
 /// A message system.
 #[async_trait]
 pub trait Queue: Send + Sync + 'static {
@@ -289,6 +292,17 @@ pub trait Queue: Send + Sync + 'static {
 
     /// Subscribes to stored events; active when this returns.
     async fn events(&self, filter: &EventFilter) -> Result<Box<dyn Subscription>, Error>;
+
+    /// Subscribes to the events of cancelled runs as they go by; active when this returns. For whoever
+    /// works on those threads and wants to know soon: what goes by unheard, while a connection is
+    /// gone, is not brought later.
+    async fn cancellations(&self) -> Result<Box<dyn Subscription>, Error> {
+        let filter = EventFilter {
+            kind: Some(RUN_CANCELLED.to_owned()),
+            ..EventFilter::default()
+        };
+        self.events(&filter).await
+    }
 
     /// Subscribes to live output of a thread, of all its runs; active when this returns.
     async fn outputs(&self, thread: &ThreadId) -> Result<Box<dyn Subscription>, Error>;

@@ -84,7 +84,7 @@ pub(crate) async fn try_task(
         }
         tokio::select! {
             biased;
-            () = given.cancel.cancelled() => return Err(Stopped),
+            () = given.stop.ends() => return Err(Stopped),
             () = tokio::time::sleep(pause) => {}
         }
     };

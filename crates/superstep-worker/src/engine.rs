@@ -18,7 +18,6 @@ use superstep_protocol::{
 };
 use superstep_wire::record::{decode_result, encode_result};
 use tokio::sync::{Semaphore, mpsc};
-use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::{
@@ -29,6 +28,7 @@ use crate::{
     poison::is_poisoned,
     rounds::{Running, run_all, run_each},
     run_task::Attempt,
+    stop::Stop,
     stream::{self, Stream, nodes_of},
     threads::{Outcome, OutcomeBytes, Thread, Threads},
 };
@@ -422,7 +422,7 @@ impl Engine {
             };
             run_each(&graph, &thread.state, &mine, &attempt, give).await
         };
-        let (ran, put) = tokio::join!(run, self.put_all(&id, dispatch, results, &running.cancel));
+        let (ran, put) = tokio::join!(run, self.put_all(&id, dispatch, results, &running.stop));
         let mut there = match put? {
             Put::Stored(count) => count,
             Put::RoundOver => return self.late(&id).await,
@@ -512,7 +512,7 @@ impl Engine {
         id: &ThreadId,
         dispatch: Dispatch,
         results: mpsc::UnboundedReceiver<(TaskId, TaskResult)>,
-        cancel: &CancellationToken,
+        stop: &Stop,
     ) -> Result<Put, Error> {
         let results = futures_util::stream::unfold(results, async |mut results| {
             let next = results.recv().await?;
@@ -539,7 +539,7 @@ impl Engine {
                 Ok(PutResult::UnknownThread) => Ok(Put::UnknownThread),
                 Err(error) => Err(error),
             };
-            cancel.cancel();
+            stop.go();
             return ended;
         }
         Ok(Put::Stored(there))

@@ -32,6 +32,7 @@ mod run_task;
 mod settings;
 mod shown;
 mod sleep;
+mod stop;
 mod stream;
 mod threads;
 mod timers;

@@ -29,6 +29,7 @@ use crate::{
     settings::WorkerSettings,
     shown::{can_be_shown, output, shows},
     sleep::Clock,
+    stop::Stop,
     stream::{self, OutputSink, Stream, Tee},
     threads::{Thread, Threads},
     turns::{Turn, Turns},
@@ -609,7 +610,7 @@ impl Local {
                 },
                 at_once: self.settings.tasks_at_once,
                 slots: None,
-                cancel: cancel.clone(),
+                stop: Stop::of_thread(cancel.clone(), self.settings.cancel_grace),
                 sink: self.sink.clone(),
             };
             thread = match Box::pin(self.engine.work(thread, dispatch, &[], &running)).await? {

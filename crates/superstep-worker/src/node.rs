@@ -313,12 +313,41 @@ impl NodeContext {
         }
     }
 
-    /// Whether the task is to stop: its thread was cancelled or its worker must go.
+    /// Whether the task is to stop; see [`cancelled`](Self::cancelled).
     pub fn is_cancelled(&self) -> bool {
         self.shared.cancel.is_cancelled()
     }
 
-    /// Waits until the task is to stop.
+    /// Waits until the task is to stop: its thread was cancelled, another run took the place of its
+    /// run, or its worker must go. For a node that has something to stop or to put in order itself;
+    /// any other one need not look, and is dropped where it awaits.
+    ///
+    /// After a cancel the node has a grace (5 seconds, unless the worker's settings say otherwise) to
+    /// return, and whatever it returns is not applied. A worker that must go waits for the nodes that
+    /// it runs until its own time is over: a value that is returned meanwhile counts, and with an error
+    /// the node gives up, has not failed, and runs again on another worker.
+    ///
+    /// ```
+    /// use serde_json::{Value, json};
+    /// use superstep_worker::{NodeContext, NodeError, NodeReturn};
+    ///
+    /// # struct Model;
+    /// # impl Model {
+    /// #     async fn answer(&self, _: &Value) -> Result<String, NodeError> { Ok("yes".into()) }
+    /// #     async fn stop(&self) {}
+    /// # }
+    /// # static MODEL: Model = Model;
+    /// async fn reply(input: Value, ctx: NodeContext) -> Result<NodeReturn, NodeError> {
+    ///     let answer = tokio::select! {
+    ///         answer = MODEL.answer(&input) => answer?,
+    ///         () = ctx.cancelled() => {
+    ///             MODEL.stop().await;
+    ///             return Err(NodeError::new("Cancelled", "the model was stopped"));
+    ///         }
+    ///     };
+    ///     Ok(NodeReturn::Update(json!({"answer": answer})))
+    /// }
+    /// ```
     pub async fn cancelled(&self) {
         self.shared.cancel.cancelled().await;
     }

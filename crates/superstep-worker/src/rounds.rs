@@ -18,7 +18,6 @@ use futures_util::StreamExt as _;
 use superstep_graph::{Task, TaskId};
 use superstep_protocol::{TaskResult, ThreadState};
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, info_span};
 
 use crate::{
@@ -29,6 +28,7 @@ use crate::{
     poison::Charged,
     run_task::{Attempt, Attempted, Stopped},
     sleep::Clock,
+    stop::Stop,
     stream::{OutputSink, Stream, TaskEnd, task_ended},
 };
 
@@ -48,7 +48,7 @@ pub(crate) struct Running {
     pub(crate) at_once: Option<NonZeroUsize>,
     /// The worker's slots; one of them is this dispatch's.
     pub(crate) slots: Option<Arc<Semaphore>>,
-    pub(crate) cancel: CancellationToken,
+    pub(crate) stop: Stop,
     pub(crate) sink: Option<Arc<dyn OutputSink>>,
 }
 
@@ -66,7 +66,7 @@ impl Running {
             timeout: self.timeout,
             clock: self.clock.clone(),
             idle_timeout: None,
-            cancel: self.cancel.clone(),
+            stop: self.stop.clone(),
             offer: Arc::new(Mutex::new(state.offer.clone())),
             before: Before::default(),
             inside: Inside::root(tasks_max, Some(progress.clone())),
@@ -122,11 +122,17 @@ pub(crate) async fn run_each(
     let at_once = attempt.at_once.map_or(left.len(), NonZeroUsize::get);
     let mut running = futures_util::stream::iter(left).buffer_unordered(at_once.max(1));
     let mut late = Vec::new();
+    let mut all = true;
     while let Some(ran) = running.next().await {
-        match ran.ok()? {
-            Ran::Ended(task, result) => ended(&task.id, result),
-            Ran::Failed(task, attempted, failure) => late.push((task, attempted, failure)),
+        match ran {
+            Ok(Ran::Ended(task, result)) => ended(&task.id, result),
+            Ok(Ran::Failed(task, attempted, failure)) => late.push((task, attempted, failure)),
+            // The others have their grace, whoever needs none of it.
+            Err(Stopped) => all = false,
         }
+    }
+    if !all {
+        return None;
     }
     for (task, attempted, failure) in late {
         let result = Box::pin(round.end(task, attempted, failure)).await.ok()?;

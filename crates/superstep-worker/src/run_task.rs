@@ -18,7 +18,6 @@ use superstep_graph::{
 };
 use superstep_protocol::{Pause, Paused, RunError, TaskResult, ThreadState, UnixMillis};
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     child::{self, Inside},
@@ -29,6 +28,7 @@ use crate::{
     node::{Before, Node, NodeContext, NodeError, NodeReturn, Offer, TaskInfo},
     panics::{Guarded, caught},
     sleep::{Clock, known_ends},
+    stop::Stop,
     stream::Stream,
 };
 
@@ -43,7 +43,7 @@ pub(crate) struct Attempt {
     /// How long the node may be silent.
     pub(crate) idle_timeout: Option<Duration>,
     pub(crate) clock: Clock,
-    pub(crate) cancel: CancellationToken,
+    pub(crate) stop: Stop,
     /// What the run tells, from the subgraph that the task belongs to.
     pub(crate) stream: Stream,
     /// An answer without a question: the first task that asks takes it.
@@ -105,6 +105,9 @@ pub(crate) async fn attempt(
     task: &Task,
     attempt: Attempt,
 ) -> Result<Attempted, Stopped> {
+    if attempt.stop.is_gone() {
+        return Err(Stopped);
+    }
     if task.node == superstep_graph::START {
         let started = caught(|| start(graph, state, task));
         return Ok(started.unwrap_or_else(|m| panicked(task, &m)).into());
@@ -178,12 +181,18 @@ impl Called<'_> {
                     ended = tokio::time::timeout(attempt.timeout, polled(future, ctx.clone())) => {
                         ended.unwrap_or(Ended::TimedOut(attempt.timeout))
                     }
-                    () = attempt.cancel.cancelled() => return Err(Stopped),
+                    () = attempt.stop.is_over() => return Err(Stopped),
                     idle = idle(&ctx, attempt.idle_timeout) => Ended::Silent(idle),
                 }
             }
             Err(message) => Ended::Panicked(message),
         };
+        let told = attempt.stop.told().is_cancelled();
+        let gave_up = told && matches!(ended, Ended::Returned(Err(_)));
+        // A node that gives up because it was told to has not failed.
+        if attempt.stop.is_gone() || gave_up {
+            return Err(Stopped);
+        }
         let now = attempt.clock.threads.world().now();
         let now = if ctx.sleeps().is_parked() {
             attempt.clock.now().await
@@ -294,7 +303,7 @@ impl Called<'_> {
             info,
             answers,
             self.attempt.offer.clone(),
-            self.attempt.cancel.clone(),
+            self.attempt.stop.told().clone(),
             self.attempt.stream.clone(),
             self.attempt.before.clone(),
             sleeps,

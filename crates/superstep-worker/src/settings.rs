@@ -58,6 +58,10 @@ pub struct WorkerSettings {
     pub tasks_at_once: Option<NonZeroUsize>,
     /// How long one attempt of a node may take. Default 10 minutes.
     pub task_timeout: Duration,
+    /// How long a node may go on that was told to stop because its thread was cancelled, or because
+    /// another run took its place; then it is dropped. Default 5 s: time to stop a model or close a
+    /// connection.
+    pub cancel_grace: Duration,
     /// The longest pause that a worker spends on a task: of a node that sleeps, or between two
     /// attempts. Longer ones are timers, and hold no worker. Default 5 s.
     pub short_pause_max: Duration,
@@ -106,6 +110,7 @@ impl Default for WorkerSettings {
             concurrency: 32,
             tasks_at_once: None,
             task_timeout: Duration::from_secs(600),
+            cancel_grace: Duration::from_secs(5),
             short_pause_max: Duration::from_secs(5),
             timers_every: Duration::from_millis(500),
             pull_wait: Duration::from_secs(5),

@@ -32,8 +32,10 @@ use crate::{
     rounds::Running,
     settings::WorkerSettings,
     sleep::Clock,
+    stop::Stop,
     stream::OutputSink,
     threads::Thread,
+    worker::Cancels,
 };
 
 /// The pause before work comes again that must be run alone while something else is.
@@ -58,7 +60,9 @@ pub(crate) struct Works {
     pub(crate) sink: Option<Arc<dyn OutputSink>>,
     /// How much is worked on at once; each delivery of work holds one.
     pub(crate) slots: Arc<Semaphore>,
-    /// Set when the worker drains: no superstep is begun any more.
+    /// What is heard of cancels.
+    pub(crate) cancels: Cancels,
+    /// Set when the worker drains: nodes are told, and no superstep is begun any more.
     pub(crate) draining: CancellationToken,
     /// Set when the drain's time is over: nodes are dropped.
     pub(crate) stopping: CancellationToken,
@@ -109,7 +113,7 @@ pub(crate) struct Held {
     /// The first of the tasks that are worked on; empty for all of the dispatch.
     pub(crate) name: String,
     /// Ends the work on this dispatch, and on no later one of the same delivery.
-    pub(crate) cancel: CancellationToken,
+    pub(crate) stop: Stop,
 }
 
 impl Holding {
@@ -210,12 +214,13 @@ impl Works {
         let began = Instant::now();
         let mut supersteps = 0;
         loop {
-            let cancel = self.stopping.child_token();
+            let grace = self.settings.cancel_grace;
+            let stops = Stop::of_worker(&self.draining, &self.stopping, grace);
             holding.set(Held {
                 thread: id.clone(),
                 dispatch,
                 name: name_of(&tasks).to_owned(),
-                cancel: cancel.clone(),
+                stop: stops.clone(),
             });
             let running = Running {
                 attempt: come.attempt,
@@ -229,7 +234,7 @@ impl Works {
                 },
                 at_once: self.settings.tasks_at_once,
                 slots: Some(Arc::clone(&self.slots)),
-                cancel,
+                stop: stops,
                 sink: self.sink.clone(),
             };
             let step = thread.state.next_step();

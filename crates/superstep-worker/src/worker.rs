@@ -4,6 +4,7 @@
 //! concurrency before it pulls, fetches no more than it has slots for, and acks only what is
 //! stored and published.
 
+mod cancels;
 mod keeping;
 mod live;
 mod pulling;
@@ -39,6 +40,7 @@ use crate::{
     timers::Timers,
     work::{Done, Holding, Works},
 };
+pub(crate) use cancels::Cancels;
 use keeping::{give_up, keep};
 use live::{OUTPUT_QUEUE_MAX, QueueSink, forward};
 use pulling::{Held, Pulling, pull};
@@ -136,12 +138,15 @@ impl Worker {
         let slots = self.settings.concurrency.max(graphs);
         health.slots(slots);
         let slots = Arc::new(Semaphore::new(slots));
+        let cancels = Cancels::default();
+        let listener = tokio::spawn(cancels.clone().listen(Arc::clone(&self.queue)));
         let works = Works {
             engine: engine.clone(),
             effects: effects.clone(),
             settings: self.settings.clone(),
             sink: Some(Arc::clone(&sink)),
             slots: Arc::clone(&slots),
+            cancels,
             draining: shutdown.clone(),
             stopping: stopping.clone(),
         };
@@ -237,6 +242,7 @@ impl Worker {
         };
         loops.shutdown().await;
         forwarder.abort();
+        listener.abort();
         info!(?ended, "drained");
         Ok(ended)
     }
@@ -321,6 +327,7 @@ async fn work_delivery(works: Works, held: Held) {
             delivery.acker.as_ref(),
             held.ack_wait,
             &holding,
+            works.cancels.ear(),
         );
         tokio::pin!(watch);
         let handle = AssertUnwindSafe(works.handle(&delivery, &holding)).catch_unwind();

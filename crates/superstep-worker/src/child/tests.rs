@@ -549,7 +549,10 @@ async fn a_round_done_again_makes_the_same_records() {
             threads: world.local.threads().clone(),
             short_pause_max: std::time::Duration::from_secs(5),
         },
-        cancel: tokio_util::sync::CancellationToken::new(),
+        stop: crate::stop::Stop::of_thread(
+            tokio_util::sync::CancellationToken::new(),
+            std::time::Duration::ZERO,
+        ),
         stream: Stream::default(),
         offer: Arc::default(),
         before: Before::default(),

@@ -461,6 +461,7 @@ impl Process {
                 effects: place.effects(),
                 settings: place.settings.clone(),
                 sink: None,
+                cancels: crate::worker::Cancels::default(),
                 draining: CancellationToken::new(),
                 stopping: CancellationToken::new(),
             },

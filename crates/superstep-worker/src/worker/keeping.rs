@@ -11,6 +11,7 @@ use superstep_queue::Acker;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at};
 use tracing::debug;
 
+use super::cancels::Ear;
 use crate::{threads::Threads, work::Holding};
 
 /// Keeps a delivery in progress and claims what it is for, and cancels the work if its thread has
@@ -20,12 +21,13 @@ pub(super) async fn keep(
     acker: &dyn Acker,
     ack_wait: Duration,
     holding: &Holding,
+    ear: Ear,
 ) {
     let every = ack_wait / 3;
     tokio::join!(
         stay_in_progress(threads, acker, every),
         keep_claimed(threads, every, holding),
-        watch_over(threads, every, holding)
+        watch_over(threads, every, holding, ear)
     );
 }
 
@@ -83,11 +85,17 @@ pub(super) async fn give_up(threads: &Threads, holding: &Holding) {
     }
 }
 
-async fn watch_over(threads: &Threads, every: Duration, holding: &Holding) {
+/// Looks at the thread now and then, and whenever a run of it is said to be cancelled.
+async fn watch_over(threads: &Threads, every: Duration, holding: &Holding, mut ear: Ear) {
     let mut tick = ticks(every);
     let mut seen: Option<(Dispatch, Head)> = None;
     loop {
-        tick.tick().await;
+        let of = || holding.get().map(|held| held.thread);
+        tokio::select! {
+            biased;
+            _ = tick.tick() => {}
+            () = ear.hears(of) => {}
+        }
         let Some(held) = holding.get() else {
             continue;
         };
@@ -106,7 +114,7 @@ async fn watch_over(threads: &Threads, every: Duration, holding: &Holding) {
         seen = Some((dispatch, last));
         if moved_on {
             debug!(thread_id = %thread, %dispatch, "the thread does not wait for this work");
-            held.cancel.cancel();
+            held.stop.go();
         }
     }
 }
