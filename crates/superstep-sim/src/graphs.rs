@@ -11,7 +11,7 @@ use std::{
 
 use serde_json::{Value, json};
 use superstep_graph::{
-    Branch, ChannelKind, END, GraphBuilder, NodeSpec, Reducer, START, Send, Target,
+    Branch, ChannelKind, END, GraphBuilder, NodeName, NodeSpec, Reducer, START, Send, Target,
 };
 use superstep_protocol::GraphId;
 use tokio::time::sleep;
@@ -207,7 +207,7 @@ impl Stage {
             }
             other => panic!("there is no graph `{other}`"),
         }
-        RunnableGraph::new(id(name), builder.compile().unwrap(), nodes).unwrap()
+        runnable(name, &mut builder, nodes)
     }
 
     /// A subgraph whose nodes ask one after the other.
@@ -228,7 +228,7 @@ impl Stage {
             .edge("in_c", END)
             .input(["count".into()])
             .output(["log".into()]);
-        let graph = RunnableGraph::new(id("inner"), builder.compile().unwrap(), nodes).unwrap();
+        let graph = runnable("inner", &mut builder, nodes);
         NodeCode::Graph(Subgraph {
             graph: Arc::new(graph),
             checkpointer: Checkpointer::Inherit,
@@ -247,6 +247,16 @@ impl Stage {
     }
 }
 
+/// A graph that is known to be sound.
+fn runnable(
+    name: &str,
+    builder: &mut GraphBuilder,
+    nodes: BTreeMap<NodeName, impl Into<NodeCode>>,
+) -> RunnableGraph {
+    let graph = builder.compile().expect("the graph is sound");
+    RunnableGraph::new(id(name), graph, nodes).expect("every node has its code")
+}
+
 /// A graph of one node `n`, which goes to the end.
 #[cfg(test)]
 pub(crate) fn alone(name: &str, node: impl Node) -> RunnableGraph {
@@ -260,7 +270,7 @@ pub(crate) fn alone(name: &str, node: impl Node) -> RunnableGraph {
         .edge(START, "n")
         .edge("n", END);
     let nodes: BTreeMap<_, Arc<dyn Node>> = BTreeMap::from([("n".into(), Arc::new(node) as _)]);
-    RunnableGraph::new(id(name), builder.compile().unwrap(), nodes).unwrap()
+    runnable(name, &mut builder, nodes)
 }
 
 /// What a node that does nothing outside appends to `log`.

@@ -16,7 +16,7 @@ use serde_json::Value;
 use superstep_checkpoint::{Error, StoredRecord, ThreadLog, memory::MemoryLog};
 use superstep_graph::{InterruptId, Source};
 use superstep_protocol::{
-    CommandId, Head, Record, RecordBody, ThreadId, ThreadState, events, fold,
+    CommandId, Head, Record, RecordBody, ThreadId, ThreadState, UnixMillis, events, fold,
 };
 use superstep_queue::{CommandKind, DeliveryBody, EventMessage, Headers, header};
 use superstep_wire::{Event, Reply, Work, decode, record};
@@ -242,6 +242,17 @@ impl Ledger {
     /// The state of a thread as it is in the store.
     pub(crate) fn state(&self, thread: &ThreadId) -> Option<ThreadState> {
         self.current(thread).map(|chain| chain.state.clone())
+    }
+
+    /// The threads that owe something.
+    pub(crate) fn watched(&self) -> Vec<ThreadId> {
+        let facts = lock(&self.facts);
+        let watched = at_once(
+            facts
+                .log()
+                .watched(UnixMillis(0), UnixMillis(u64::MAX), 1000),
+        );
+        watched.into_iter().map(|entry| entry.thread).collect()
     }
 
     /// A record is in the log, just now or again.

@@ -131,19 +131,13 @@ impl Person {
             }
             match chain {
                 None if stands => self.start().await,
-                None => {}
-                Some(chain) if is_done(&chain.state) && chain.inputs >= self.turns => {
-                    // What is there may yet be lost to a step back.
-                    if self.rig.calm.is_cancelled() {
-                        return;
-                    }
+                Some(chain) if !is_done(&chain.state) => self.push(&chain.state, stands).await,
+                // What is there may yet be lost to a step back.
+                Some(chain) if chain.inputs >= self.turns && self.rig.calm.is_cancelled() => return,
+                Some(chain) if chain.inputs < self.turns && (stands || self.chance(40)) => {
+                    self.start().await;
                 }
-                Some(chain) if is_done(&chain.state) => {
-                    if stands || self.chance(40) {
-                        self.start().await;
-                    }
-                }
-                Some(chain) => self.push(&chain.state, stands).await,
+                None | Some(_) => {}
             }
         }
     }

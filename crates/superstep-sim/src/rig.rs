@@ -29,7 +29,7 @@ use crate::{
     plan::{Faults, Odds, Process, lock},
     queue::{Broker, FaultyQueue},
 };
-use superstep_worker::{Error, Limits, RunnableGraph, Threads, Worker, WorkerSettings, World};
+use superstep_worker::{Limits, RunnableGraph, Threads, Worker, WorkerSettings, World};
 
 /// The longest that anything may take, in virtual time.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(1200);
@@ -262,7 +262,8 @@ impl Rig {
         kept.is_ok_and(|kept| kept.is_some())
     }
 
-    /// Waits until no message is held by the queue and nothing went wrong on the way.
+    /// Waits until no message is held by the queue, no thread owes anything, and nothing went
+    /// wrong on the way.
     pub(crate) async fn silence(&self) -> Result<(), String> {
         let deadline = Instant::now() + DEADLINE;
         loop {
@@ -276,11 +277,14 @@ impl Rig {
                 .map(|finding| finding.detail.as_str())
                 .filter(|detail| !detail.starts_with("in memory, 0 of"))
                 .collect();
-            if held.is_empty() {
+            let watched = self.ledger.watched();
+            if held.is_empty() && watched.is_empty() {
                 return Ok(());
             }
             if Instant::now() > deadline {
-                return Err(format!("messages stay in the queue: {held:?}"));
+                return Err(format!(
+                    "liveness: messages stay in the queue: {held:?}; watched stay {watched:?}"
+                ));
             }
             sleep(Duration::from_millis(100)).await;
         }
@@ -319,13 +323,6 @@ impl Rig {
             time.as_millis()
         ));
         process.freeze(time);
-    }
-
-    /// Does what a reconciler would do: performs what watched threads owe.
-    pub(crate) async fn recover(&self) -> Result<usize, Error> {
-        let process = self.faults.new_process();
-        self.faults.note("-- recover --");
-        self.worker(&process).recover().await
     }
 }
 

@@ -4,7 +4,7 @@
 //! set up, and each roll of the dice after that. Trouble ends; then every thread must come to its
 //! end in bounded time, with the values of a run of the same seed in which nothing goes wrong.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Write, sync::Arc, time::Duration};
 
 use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
@@ -25,6 +25,10 @@ const END: Duration = Duration::from_secs(3600);
 
 /// What goes wrong in a seed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is there or not, beside the others"
+)]
 struct Trouble {
     /// Calls fail, workers die, messages come twice.
     faults: bool,
@@ -78,11 +82,6 @@ impl Trouble {
                 ..faults
             },
         }
-    }
-
-    /// Whether threads can be left that no message is about: someone has to look at the watch.
-    fn strands(self) -> bool {
-        self.hints_lost || self.steps_back || self.wipes
     }
 
     fn lenient(self) -> Lenient {
@@ -227,7 +226,7 @@ fn unlike(values: &[Value], calm: &[Value]) -> String {
         let entries = |value: &Value| value.as_array().cloned().unwrap_or_default();
         let (all, should_all) = (entries(is), entries(should));
         let at = all.iter().zip(&should_all).position(|(a, b)| a != b);
-        let at = at.unwrap_or(all.len().min(should_all.len()));
+        let at = at.unwrap_or_else(|| all.len().min(should_all.len()));
         let part = |value: &Value, entries: &[Value]| {
             let entry = entries.get(at).map(ToString::to_string);
             let whole = || {
@@ -240,7 +239,7 @@ fn unlike(values: &[Value], calm: &[Value]) -> String {
             entry.unwrap_or_else(whole)
         };
         let (is, should) = (part(is, &all), part(should, &should_all));
-        what += &format!("\n  {channel}[{at}] is {is}, should be {should}");
+        let _ = write!(what, "\n  {channel}[{at}] is {is}, should be {should}");
     }
     what
 }
@@ -285,7 +284,7 @@ async fn see_through(
             .map_err(|error| format!("a bug of the simulator: {error}"))?;
     }
     let troubled = troubled.await;
-    troubled.map_err(|error| format!("a bug of the simulator: {error}"))??;
+    troubled.map_err(|error| format!("a bug of the simulator: {error}"))?;
     rig.settle().await?;
     let mut values = Vec::new();
     for n in 0..tasks.len() {
@@ -297,7 +296,7 @@ async fn see_through(
 }
 
 /// Does to the world what no single call suffers, and ends all faults after a while.
-async fn make_trouble(trouble: Trouble, rig: Arc<Rig>) -> Result<(), String> {
+async fn make_trouble(trouble: Trouble, rig: Arc<Rig>) {
     let until = Instant::now() + rig.faults.ms(1000..30_000);
     let mut kinds = Vec::new();
     kinds.extend(trouble.steps_back.then_some("step back"));
@@ -326,13 +325,4 @@ async fn make_trouble(trouble: Trouble, rig: Arc<Rig>) -> Result<(), String> {
     }
     rig.faults.stop();
     rig.calm.cancel();
-    if trouble.strands() {
-        // Twice: who is still at work now may be the last one who knows of its work.
-        for _ in 0..2 {
-            sleep(Duration::from_secs(40)).await;
-            let recovered = rig.recover().await;
-            recovered.map_err(|error| format!("cannot recover: {error}"))?;
-        }
-    }
-    Ok(())
 }

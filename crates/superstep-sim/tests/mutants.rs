@@ -10,6 +10,7 @@ use superstep_sim::{Mutant, sweep};
 const SEEDS: u64 = 160;
 
 #[track_caller]
+#[expect(clippy::print_stdout, reason = "says how soon a mistake was caught")]
 fn check(mutant: Mutant) {
     let failure = sweep(0..SEEDS, Some(mutant));
     let failure = failure.unwrap_or_else(|| panic!("{mutant:?} survives {SEEDS} seeds"));

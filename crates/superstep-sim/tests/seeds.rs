@@ -23,12 +23,11 @@ fn replay(seed: u64) {
     let outcome = run(seed, None);
     let mut log = String::new();
     for entry in &outcome.entries {
-        writeln!(log, "{entry}").unwrap();
+        writeln!(log, "{entry}").expect("a string takes it");
     }
     let file = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("seed-{seed}.log"));
-    std::fs::write(&file, log).unwrap();
+    std::fs::write(&file, log).expect("the log can be left");
     let file = file.display();
-    println!("seed {seed}: {} events in {file}", outcome.entries.len());
     if let Some(problem) = outcome.problem {
         panic!("seed {seed} fails: {problem}\nwhat happened is in {file}");
     }

@@ -29,7 +29,7 @@ impl IdsStable {
             let known = self
                 .tasks
                 .entry(task.task.id.clone())
-                .or_insert(named.clone());
+                .or_insert_with(|| named.clone());
             ensure(*known == named, || {
                 format!("task {} is {known:?} and {named:?}", task.task.id)
             })?;
@@ -39,7 +39,7 @@ impl IdsStable {
             let known = self
                 .questions
                 .entry(question.id.clone())
-                .or_insert(asked.clone());
+                .or_insert_with(|| asked.clone());
             ensure(*known == asked, || {
                 format!("question {} is {known:?} and {asked:?}", question.id)
             })?;
@@ -69,7 +69,7 @@ impl Invariant for IdsStable {
                 let known = self
                     .events
                     .entry(event.event_id.clone())
-                    .or_insert(record.clone());
+                    .or_insert_with(|| record.clone());
                 ensure(*known == record, || {
                     format!("event {} is of {known:?} and of {record:?}", event.event_id)
                 })

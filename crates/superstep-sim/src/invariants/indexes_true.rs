@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use superstep_checkpoint::{InterruptQuery, ThreadLog};
-use superstep_protocol::{ThreadId, ThreadState, UnixMillis, obligations};
+use superstep_protocol::{ThreadId, ThreadState, UnixMillis, obligations, timers};
 
 use super::{Invariant, ensure};
 use crate::ledger::{Facts, Seen, at_once};
@@ -28,21 +28,9 @@ fn lists(thread: &ThreadId, state: &ThreadState, facts: &Facts) -> Result<(), St
     let due = at_once(facts.log().due(UnixMillis(u64::MAX), 10_000));
     let due = due.into_iter().filter(|due| due.thread == *thread);
     let due: BTreeMap<_, _> = due.map(|due| (due.name, due.at)).collect();
-    for (_, question) in state.open_questions() {
-        let listed = due.get(&format!("interrupt:{}", question.id)).copied();
-        ensure(listed == question.expires_at, || {
-            format!(
-                "{thread}: {} is due at {listed:?}, not {:?}",
-                question.id, question.expires_at
-            )
-        })?;
-    }
-    let stale = due.keys().find(|name| {
-        let id = name.strip_prefix("interrupt:");
-        id.is_some_and(|id| asked.iter().all(|asked| asked.as_str() != id))
-    });
-    ensure(stale.is_none(), || {
-        format!("{thread}: {stale:?} is due and is no question")
+    let timers = timers(state);
+    ensure(due == timers, || {
+        format!("{thread}: the index has {due:?} due, the state {timers:?}")
     })
 }
 
