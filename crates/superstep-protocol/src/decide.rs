@@ -7,6 +7,7 @@
 
 mod answer;
 mod command;
+mod moves;
 mod queue;
 mod round;
 mod timer;
@@ -38,6 +39,8 @@ pub struct Start {
     pub run: RunId,
     /// The graph and version that are to run it.
     pub graph: GraphId,
+    /// The topology of that, as it was registered.
+    pub topology: Option<String>,
     /// How a new thread decides.
     pub profile: Profile,
     /// The input; null goes on with what is left, as LangGraph's `invoke(None)`.
@@ -251,6 +254,8 @@ pub enum Event {
         command: CommandRef,
         /// The graph and version it is of.
         graph: GraphId,
+        /// The topology of that, as it was registered.
+        topology: Option<String>,
         /// How it decides.
         profile: Profile,
     },
@@ -260,6 +265,8 @@ pub enum Event {
     NextRun {
         /// The dispatch that asked for it.
         dispatch: Dispatch,
+        /// Why it cannot begin, if its version of the graph cannot take the thread over.
+        refusal: Option<Refusal>,
     },
     /// The state is to be updated.
     Update(Box<StateUpdate>),
@@ -321,6 +328,15 @@ pub enum Event {
         /// Its name.
         name: String,
     },
+    /// The thread is to go over to another version of its graph.
+    Move(Box<AskMove>),
+    /// A worker of that version said whether it takes the thread.
+    MoveMade {
+        /// The dispatch that asked for it.
+        dispatch: Dispatch,
+        /// What it makes of the thread, or why it cannot take it.
+        moved: Result<Migrated, Refusal>,
+    },
     /// A deadline of a question was reached.
     DeadlineReached {
         /// The question.
@@ -377,16 +393,20 @@ pub fn decide(
             Event::Create {
                 command,
                 graph,
+                topology,
                 profile,
             },
         ) => Verdict::Append(RecordBody::Created {
             command: command.clone(),
             graph: graph.clone(),
+            topology: topology.clone(),
             profile: *profile,
         }),
         (Some(state), Event::Resume(resume)) => answer::resume(state, resume, now),
         (Some(state), Event::Cancel(cancel)) => queue::cancel(state, cancel),
-        (Some(state), Event::NextRun { dispatch }) => queue::next_run(state, *dispatch, now),
+        (Some(state), Event::NextRun { dispatch, refusal }) => {
+            queue::next_run(state, *dispatch, refusal.as_ref(), now)
+        }
         (Some(state), Event::Update(update)) => command::update(state, update),
         (
             Some(state),
@@ -446,6 +466,8 @@ pub fn decide(
                 child,
             },
         ) => round::child_updated(state, *dispatch, task, child),
+        (Some(state), Event::Move(asked)) => moves::ask(state, asked),
+        (Some(state), Event::MoveMade { dispatch, moved }) => moves::made(state, *dispatch, moved),
         (Some(state), Event::DeadlineReached { interrupt }) => {
             answer::deadline(state, interrupt, now)
         }
@@ -462,10 +484,13 @@ pub fn decide(
             | Event::CommandApplied { .. }
             | Event::DeadlineReached { .. }
             | Event::TimerDue { .. }
-            | Event::NextRun { .. },
+            | Event::NextRun { .. }
+            | Event::Move(_)
+            | Event::MoveMade { .. },
         ) => Verdict::Nothing(Nothing::Late),
     }
 }
 
+pub use moves::{AskMove, Migrated};
 pub use queue::rolls_back;
 pub use round::{Closing, close_with};

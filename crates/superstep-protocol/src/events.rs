@@ -241,7 +241,10 @@ pub fn events(record: &Record, after: &ThreadState) -> Vec<ThreadEvent> {
         RecordBody::UpdateAsked { .. }
         | RecordBody::Created { .. }
         | RecordBody::Paused(_)
-        | RecordBody::Woken { .. } => {}
+        | RecordBody::Woken { .. }
+        | RecordBody::MoveAsked { .. }
+        | RecordBody::Moved { .. }
+        | RecordBody::MoveDeclined { .. } => {}
         RecordBody::Declined {
             command: by,
             refusal,

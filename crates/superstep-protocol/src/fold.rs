@@ -4,19 +4,21 @@
 //! It decides nothing and refuses nothing but a log that is not one: a gap, or a record that
 //! cannot follow. Whether a record may be appended is `decide`'s business.
 
+mod moves;
 mod questions;
 mod queue;
 mod runs;
 
 use std::collections::BTreeMap;
 
-use superstep_graph::{Checkpoint, Lineage, Source, TaskId};
+use superstep_graph::{Checkpoint, Lineage, Source, TaskId, Write};
 
 use crate::{
     ids::{GraphId, Head, ThreadId},
     queue::QueuedRun,
     record::{
-        Amended, CommandRef, Committed, Parked, Profile, Record, RecordBody, TaskResult, Then,
+        Amended, CommandRef, Committed, Parked, Profile, Record, RecordBody, RunError, TaskResult,
+        Then,
     },
     state::{Asked, Decision, Progress, TaskState, ThreadState},
     status::RunStatus,
@@ -72,24 +74,37 @@ pub fn fold(
             RecordBody::Started {
                 command,
                 graph,
+                topology,
                 profile,
                 ..
             }
             | RecordBody::Created {
                 command,
                 graph,
+                topology,
                 profile,
             },
             state,
-        ) if fresh => new_state(thread, record, state, (command, graph, *profile)),
+        ) if fresh => new_state(
+            thread,
+            record,
+            state,
+            (command, (graph, topology), *profile),
+        ),
         (RecordBody::Enqueued(queued), state) if fresh => {
             let QueuedRun {
                 command,
                 graph,
+                topology,
                 profile,
                 ..
             } = &**queued;
-            new_state(thread, record, state, (command, graph, *profile))
+            new_state(
+                thread,
+                record,
+                state,
+                (command, (graph, topology), *profile),
+            )
         }
         (_, Some(state)) if !state.deleted => state,
         (_, state) => {
@@ -109,12 +124,15 @@ pub fn fold(
     Ok(state)
 }
 
+/// Who begins a thread, under which version of its graph, and how it is to decide.
+type Beginning<'a> = (&'a CommandRef, (&'a GraphId, &'a Option<String>), Profile);
+
 /// A thread as its first record finds it; `before` is a tombstone, if one was there.
 fn new_state(
     thread: &ThreadId,
     record: &Record,
     before: Option<ThreadState>,
-    (command, graph, profile): (&CommandRef, &GraphId, Profile),
+    (command, (graph, topology), profile): Beginning<'_>,
 ) -> ThreadState {
     ThreadState {
         thread: thread.clone(),
@@ -123,6 +141,8 @@ fn new_state(
         created_at: record.time,
         incarnation: command.id.clone(),
         graph: graph.clone(),
+        topology: topology.clone(),
+        stays: None,
         profile,
         metadata: serde_json::Map::new(),
         checkpoint: Checkpoint::empty(Lineage::root(command.id.as_str())),
@@ -156,7 +176,10 @@ pub(crate) fn makes_events(body: &RecordBody) -> bool {
         RecordBody::UpdateAsked { .. }
         | RecordBody::Created { .. }
         | RecordBody::Paused(_)
-        | RecordBody::Woken { .. } => false,
+        | RecordBody::Woken { .. }
+        | RecordBody::MoveAsked { .. }
+        | RecordBody::Moved { .. }
+        | RecordBody::MoveDeclined { .. } => false,
         RecordBody::Started { .. }
         | RecordBody::Enqueued(_)
         | RecordBody::Displaced(_)
@@ -180,6 +203,7 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             command,
             run,
             graph,
+            topology,
             input,
             recursion_limit,
             config,
@@ -191,6 +215,8 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             give_up_questions(state, "new input");
             drop_rounds(state);
             state.graph = graph.clone();
+            state.topology.clone_from(topology);
+            state.stays = None;
             state.metadata.extend(metadata.clone());
             state.checkpoint.untracked.clear();
             state.offer = None;
@@ -339,6 +365,24 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             }
             close(state, *closes);
         }
+        RecordBody::MoveAsked {
+            to,
+            topology,
+            command,
+            results,
+        } => {
+            let to = (to.clone(), topology.clone());
+            moves::ask(state, head, to, command.clone(), results);
+        }
+        RecordBody::Moved {
+            closes,
+            graph,
+            topology,
+            delta,
+        } => moves::go(state, head, *closes, (graph, topology), delta),
+        RecordBody::MoveDeclined { closes, refusal } => {
+            moves::stay(state, head, *closes, refusal.clone());
+        }
         RecordBody::Cancelled {
             command,
             spares,
@@ -360,6 +404,7 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             state.kept.clear();
             state.dropped.clear();
             state.offer = None;
+            state.stays = None;
             let untold = std::mem::take(&mut state.untold);
             state.checkpoint = Checkpoint::empty(state.checkpoint.lineage.clone());
             state.saved = None;
@@ -446,6 +491,8 @@ fn commit(state: &mut ThreadState, record: &Record, committed: &Committed) {
     state.offer = None;
     state.amended = false;
     state.spoiled = None;
+    // Said of the tasks that were there.
+    state.stays = None;
     state.commanded.clear();
     state.dropped.clear();
     for (node, kept) in &committed.kept {
@@ -503,6 +550,25 @@ fn commit(state: &mut ThreadState, record: &Record, committed: &Committed) {
     }
 }
 
+/// A task is done; its writes are parked.
+fn finish(
+    state: &mut ThreadState,
+    at: usize,
+    writes: &[Write],
+    handled: Option<&RunError>,
+    keeps: Option<&Box<ThreadState>>,
+) {
+    give_up_task_questions(state, at, "its task finished without it");
+    if handled.is_some() {
+        state.tasks[at].error = handled.cloned();
+    }
+    state.tasks[at].progress = Progress::Finished {
+        writes: writes.to_vec(),
+        handled: handled.cloned(),
+        keeps: keeps.cloned(),
+    };
+}
+
 fn park(state: &mut ThreadState, record: &Record, parked: &Parked) {
     for (id, result) in &parked.results {
         let Some(at) = state.tasks.iter().position(|task| task.task.id == *id) else {
@@ -518,15 +584,7 @@ fn park(state: &mut ThreadState, record: &Record, parked: &Parked) {
                 handled,
                 keeps,
             } => {
-                give_up_task_questions(state, at, "its task finished without it");
-                if handled.is_some() {
-                    state.tasks[at].error.clone_from(handled);
-                }
-                state.tasks[at].progress = Progress::Finished {
-                    writes: writes.clone(),
-                    handled: handled.clone(),
-                    keeps: keeps.clone(),
-                };
+                finish(state, at, writes, handled.as_ref(), keeps.as_ref());
             }
             // The node itself returned and only a path of it failed: LangGraph keeps its writes
             // and does not run it again, and so do we.

@@ -9,6 +9,7 @@ mod decide;
 mod events;
 mod fold;
 mod ids;
+mod moves;
 mod obligations;
 mod pause;
 mod queue;
@@ -17,10 +18,11 @@ mod refusal;
 mod state;
 mod status;
 mod streams;
+mod terms;
 
 pub use decide::{
-    Answers, Cancel, Closing, Event, Nothing, RECURSION_LIMIT, Resume, Start, StateUpdate, Stop,
-    Superstep, Updated, Verdict, close_with, decide, rolls_back,
+    Answers, AskMove, Cancel, Closing, Event, Migrated, Nothing, RECURSION_LIMIT, Resume, Start,
+    StateUpdate, Stop, Superstep, Updated, Verdict, close_with, decide, rolls_back,
 };
 pub use events::{EventData, ThreadEvent, event_id, events};
 pub use fold::{FoldError, fold};
@@ -28,6 +30,7 @@ pub use ids::{
     CommandId, Dispatch, GraphId, GraphName, GraphVersion, Head, Nonce, ParseHeadError, RunId,
     ThreadId, UnixMillis,
 };
+pub use moves::{Move, Stays};
 pub use obligations::{Obligation, obligations};
 pub use pause::{Pause, Paused, Timer, sleep_name, timers};
 pub use queue::{

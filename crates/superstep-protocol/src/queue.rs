@@ -86,6 +86,9 @@ pub struct QueuedRun {
     pub run: RunId,
     /// The graph and version that are to run it.
     pub graph: GraphId,
+    /// The topology of that, as it was registered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topology: Option<String>,
     /// How a new thread decides.
     #[serde(default)]
     pub profile: Profile,
@@ -118,6 +121,7 @@ impl QueuedRun {
             command: start.command.clone(),
             run: start.run.clone(),
             graph: start.graph.clone(),
+            topology: start.topology.clone(),
             profile: start.profile,
             input: start.input.clone(),
             recursion_limit: start.recursion_limit,
@@ -136,6 +140,7 @@ impl QueuedRun {
             command: self.command.clone(),
             run: self.run.clone(),
             graph: self.graph.clone(),
+            topology: self.topology.clone(),
             profile: self.profile,
             input: self.input.clone(),
             recursion_limit: self.recursion_limit,
@@ -160,6 +165,12 @@ impl QueuedRun {
 pub struct Restored {
     /// The last record before the run; 0 if there was none.
     pub version: u64,
+    /// The graph and version that it was under, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub graph: Option<GraphId>,
+    /// The topology of that, as it was registered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topology: Option<String>,
     /// The channels.
     pub checkpoint: Checkpoint,
     /// The record that saved them, and when.
@@ -179,6 +190,8 @@ impl Restored {
     pub fn of(state: &ThreadState) -> Self {
         Self {
             version: state.head.version,
+            graph: Some(state.graph.clone()),
+            topology: state.topology.clone(),
             checkpoint: state.checkpoint.clone(),
             saved: state.saved,
             tasks: state.tasks.iter().map(|task| task.task.clone()).collect(),
@@ -191,6 +204,8 @@ impl Restored {
     pub fn nothing(version: u64, incarnation: &CommandId) -> Self {
         Self {
             version,
+            graph: None,
+            topology: None,
             checkpoint: Checkpoint::empty(Lineage::root(incarnation.as_str())),
             saved: None,
             tasks: Vec::new(),

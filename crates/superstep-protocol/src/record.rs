@@ -8,8 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use superstep_graph::{
-    Breakpoints, Checkpoint, Delta, InterruptId, Lineage, NodeName, Send, Source, Target, Task,
-    TaskId, Write,
+    Checkpoint, Delta, InterruptId, Lineage, NodeName, Send, Source, Target, Task, TaskId, Write,
 };
 
 use crate::{
@@ -18,19 +17,9 @@ use crate::{
     queue::{Displaced, QueuedRun, Restored},
     refusal::Refusal,
     state::ThreadState,
-    streams::Streams,
 };
 
-/// Which way a thread decides where LangGraph's own behaviour is plainly unsafe.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Profile {
-    /// Refuses what would lose or misdeliver an answer.
-    #[default]
-    Default,
-    /// Does what LangGraph 1.2.22 was recorded doing.
-    Langgraph,
-}
+pub use crate::terms::{Durability, Profile, Terms};
 
 /// A command as the log remembers it: what was asked is in the record, who asked is here.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,41 +52,6 @@ pub struct RunError {
     /// The task that failed, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub task: Option<TaskId>,
-}
-
-/// When a run writes what it did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Durability {
-    /// Each superstep is a checkpoint of the history (LangGraph's `sync` and `async`).
-    #[default]
-    Sync,
-    /// Each superstep is stored all the same, but the history shows the run's last one only.
-    Exit,
-}
-
-/// What a run is given beside its input; a resume or retry has its own.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Terms {
-    /// Stops before these nodes, instead of where the graph says.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interrupt_before: Option<Breakpoints>,
-    /// Stops after these nodes, instead of where the graph says.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub interrupt_after: Option<Breakpoints>,
-    /// When it writes what it did.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub durability: Durability,
-    /// What it sends while it runs.
-    #[serde(default, skip_serializing_if = "is_default")]
-    pub streams: Streams,
-}
-
-impl Terms {
-    /// Whether nothing is said.
-    pub fn is_default(&self) -> bool {
-        *self == Self::default()
-    }
 }
 
 pub(crate) fn is_default<T: Default + PartialEq>(value: &T) -> bool {
@@ -429,6 +383,9 @@ pub enum RecordBody {
         run: RunId,
         /// The graph and version that run it.
         graph: GraphId,
+        /// The topology of that, as it was registered.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        topology: Option<String>,
         /// How the thread decides from now on.
         #[serde(default)]
         profile: Profile,
@@ -462,6 +419,9 @@ pub enum RecordBody {
         command: CommandRef,
         /// The graph and version that run it.
         graph: GraphId,
+        /// The topology of that, as it was registered.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        topology: Option<String>,
         /// How the thread decides.
         #[serde(default)]
         profile: Profile,
@@ -581,6 +541,42 @@ pub enum RecordBody {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         queued: Option<RunId>,
     },
+    /// Another version of the graph is to take the thread over: nothing of it runs until a worker
+    /// of that version says whether it can.
+    MoveAsked {
+        /// The version.
+        to: GraphId,
+        /// Its topology, as it was registered.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        topology: Option<String>,
+        /// The command that waits for it, if one does.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        command: Option<CommandRef>,
+        /// What tasks of open rounds had finished with: it is parked.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        results: BTreeMap<TaskId, TaskResult>,
+    },
+    /// The thread goes on under another version of its graph, where it stood.
+    Moved {
+        /// The dispatch that it answers.
+        closes: Dispatch,
+        /// The version.
+        graph: GraphId,
+        /// Its topology.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        topology: Option<String>,
+        /// What the version's migration changed.
+        #[serde(default, skip_serializing_if = "is_default")]
+        delta: Delta,
+    },
+    /// The thread stays under its version of the graph, as it stood.
+    MoveDeclined {
+        /// The dispatch that it answers.
+        closes: Dispatch,
+        /// Why; nothing if the version was no longer wanted.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        refusal: Option<Refusal>,
+    },
     /// What ran and what waited was cancelled; finished supersteps stay.
     Cancelled {
         /// Who asked.
@@ -630,6 +626,9 @@ impl RecordBody {
             Self::UpdateAsked { .. } => "update_asked",
             Self::ChildUpdated { .. } => "child_updated",
             Self::Declined { .. } => "declined",
+            Self::MoveAsked { .. } => "move_asked",
+            Self::Moved { .. } => "moved",
+            Self::MoveDeclined { .. } => "move_declined",
             Self::Cancelled { .. } => "cancelled",
             Self::DeadlinePassed { .. } => "deadline_passed",
             Self::Deleted { .. } => "deleted",

@@ -3,10 +3,10 @@
 //! The kinds are public (`proto/`): a sender decides by them. The message says what to do.
 
 use serde::{Deserialize, Serialize};
-use superstep_graph::InterruptId;
+use superstep_graph::{InterruptId, NodeName};
 
 use crate::{
-    ids::{CommandId, GraphName, RunId, ThreadId, UnixMillis},
+    ids::{CommandId, GraphId, GraphName, RunId, ThreadId, UnixMillis},
     status::ThreadStatus,
 };
 
@@ -184,6 +184,37 @@ pub enum Refusal {
         /// How it stands.
         status: ThreadStatus,
     },
+    /// The thread waits at a node that the live version of its graph does not have.
+    #[error(
+        "thread `{thread}` waits at node `{node}` of {from}, which {to} does not have; nothing \
+         changed and its questions stay open: start a worker of {from}, or of a new version that \
+         has the node, and send the command again"
+    )]
+    MissingNode {
+        /// The thread.
+        thread: ThreadId,
+        /// The node.
+        node: NodeName,
+        /// The thread's version.
+        from: GraphId,
+        /// The version that was to take it over.
+        to: GraphId,
+    },
+    /// A version of the graph could not make its state of the thread's.
+    #[error(
+        "thread `{thread}` cannot go from {from} to {to}: {reason}; nothing changed: start a \
+         worker of {from}, or of a new version that can take it, and send the command again"
+    )]
+    MigrationFailed {
+        /// The thread.
+        thread: ThreadId,
+        /// The thread's version.
+        from: GraphId,
+        /// The version that was to take it over.
+        to: GraphId,
+        /// What the migration said.
+        reason: String,
+    },
     /// What is asked for is not built.
     #[error("{what} is not supported by this version; {instead}")]
     Unsupported {
@@ -223,6 +254,8 @@ impl Refusal {
             Self::NothingToCancel { .. } => "nothing_to_cancel",
             Self::QueueFull { .. } => "queue_full",
             Self::UnknownRun { .. } => "unknown_run",
+            Self::MissingNode { .. } => "missing_node",
+            Self::MigrationFailed { .. } => "migration_failed",
             Self::Unsupported { .. } => "unsupported",
         }
     }

@@ -16,6 +16,7 @@ use superstep_graph::{
 
 use crate::{
     ids::{CommandId, Dispatch, GraphId, Head, RunId, ThreadId, UnixMillis},
+    moves::{Move, Stays},
     queue::QueuedRun,
     record::{
         AskedCommand, Base, CommandRef, Profile, Record, RunError, Terms, Update, is_default,
@@ -90,6 +91,9 @@ pub enum Asked {
     Command(Box<AskedCommand>),
     /// Begin the next run of the queue; any worker can.
     Next,
+    /// Take the thread over to another version of its graph; only workers of that can say whether
+    /// they can.
+    Move(Box<Move>),
 }
 
 /// A dispatch that waits for a worker of the graph.
@@ -317,6 +321,12 @@ pub struct ThreadState {
     pub incarnation: CommandId,
     /// Its graph.
     pub graph: GraphId,
+    /// The topology of that, as it was registered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub topology: Option<String>,
+    /// The version that could not take the thread over when it was asked last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stays: Option<Box<Stays>>,
     /// How it decides.
     #[serde(default)]
     pub profile: Profile,

@@ -184,6 +184,12 @@ fn data(refusal: &protocol::Refusal) -> Option<Value> {
         R::UnknownInterrupt { interrupt, .. }
         | R::Expired { interrupt }
         | R::Cancelled { interrupt, .. } => json!({"interrupt_id": interrupt}),
+        R::MissingNode { node, from, to, .. } => {
+            json!({"node": node, "from": from.to_string(), "to": to.to_string()})
+        }
+        R::MigrationFailed {
+            from, to, reason, ..
+        } => json!({"from": from.to_string(), "to": to.to_string(), "reason": reason}),
         // The message says all of it.
         _ => return None,
     })

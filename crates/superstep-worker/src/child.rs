@@ -411,6 +411,7 @@ impl Call<'_> {
                 name: self.task.node.as_str().into(),
                 version: self.parent.graph.version.clone(),
             },
+            topology: None,
             profile: self.parent.profile,
             input,
             recursion_limit: self.recursion_limit(),

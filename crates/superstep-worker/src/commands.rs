@@ -22,10 +22,12 @@ use crate::{
     effects::{Effects, Publish},
     engine::{Accepted, Engine},
     error::Error,
+    movers,
     registry::Registry,
     settings::WorkerSettings,
     stream::{self, OutputSink, Stream},
     threads::OutcomeBytes,
+    versions::{self, First, Needs},
 };
 
 pub(crate) use read::resume_event;
@@ -169,6 +171,9 @@ impl Commands {
             self.engine
                 .accept(thread, event, Some(&command.id), outcome)
         };
+        if let Some(first) = self.move_first(thread, event, command).await? {
+            return Ok(first);
+        }
         let accepted = decide(event).await?;
         let is_absent = matches!(accepted, Accepted::Refused(Refusal::UnknownThread { .. }));
         let absent = asked.absent.as_ref();
@@ -178,6 +183,42 @@ impl Commands {
             Some(Absent::Made(create)) => {
                 self.engine.accept(thread, create, None, || None).await?;
                 decide(event).await
+            }
+        }
+    }
+
+    /// Has the thread taken over by a newer version of its graph, if that is to go on with it. The
+    /// command then waits, and is decided on what became of that.
+    async fn move_first(
+        &self,
+        thread: &ThreadId,
+        event: &Event,
+        command: &CommandRef,
+    ) -> Result<Option<Accepted>, Error> {
+        let needs = movers::needs(event);
+        let threads = &self.engine.threads;
+        let mut versions = self.registry.versions(threads, false).await?;
+        if needs == Needs::Nothing || !versions.iter().any(|version| version.takes_over) {
+            return Ok(None);
+        }
+        let Some(found) = threads.load(thread).await? else {
+            return Ok(None);
+        };
+        let state = &found.state;
+        if state.stays.is_some() {
+            // Whether workers of its own version are left decides on the command for good.
+            versions = self.registry.versions(threads, true).await?;
+        }
+        match versions::before_command(&versions, state, &command.id, needs) {
+            First::Nothing => Ok(None),
+            First::Refuse(refusal) => Ok(Some(Accepted::Refused(refusal))),
+            First::Move(to) => {
+                movers::ask(&self.engine, &self.effects, state, to, None).await?;
+                Ok(None)
+            }
+            First::MoveFor(to) => {
+                movers::ask(&self.engine, &self.effects, state, to, Some(command)).await?;
+                Ok(Some(Accepted::Wait))
             }
         }
     }

@@ -336,11 +336,6 @@ fn add_work(
         .map(|trace| (header::TRACEPARENT.to_owned(), trace))
         .into_iter()
         .collect();
-    // The next run of a queue may be of another version than the last one.
-    let next = state
-        .next_queued(state.time)
-        .filter(|_| state.begins_next());
-    let graph = next.map_or(&state.graph, |next| &next.graph);
     let mut message = |tasks: Vec<String>| {
         let body = encode::body(&Work {
             thread_id: state.thread.to_string(),
@@ -350,7 +345,7 @@ fn add_work(
             again,
         });
         work.push(WorkMessage {
-            graph: graph.clone(),
+            graph: state.graph_for(dispatch).clone(),
             headers: headers.clone(),
             body: Bytes::from(body),
         });

@@ -25,6 +25,7 @@ use crate::{
     compute, decisions,
     error::Error,
     graphs::{Graphs, RunnableGraph},
+    moves,
     poison::is_poisoned,
     rounds::{Running, run_all, run_each},
     run_task::Attempt,
@@ -99,6 +100,12 @@ impl Engine {
     /// The graph that runs `thread`.
     pub(crate) fn graph_of(&self, thread: &Thread) -> Result<Arc<RunnableGraph>, Error> {
         let graph = self.graphs.get(&thread.state.graph).cloned();
+        graph.ok_or_else(|| self.graphs.lacks(&thread.state))
+    }
+
+    /// The graph whose worker sees to a dispatch of `thread`.
+    fn graph_for(&self, thread: &Thread, dispatch: Dispatch) -> Result<Arc<RunnableGraph>, Error> {
+        let graph = self.graphs.get(thread.state.graph_for(dispatch)).cloned();
         graph.ok_or_else(|| self.graphs.lacks(&thread.state))
     }
 
@@ -216,6 +223,20 @@ impl Engine {
         Ok(Ok(event))
     }
 
+    /// Tells the sender of the next run of the queue why it cannot begin.
+    pub(crate) async fn decline_next(
+        &self,
+        thread: Thread,
+        dispatch: Dispatch,
+        refusal: Refusal,
+    ) -> Result<Worked, Error> {
+        self.answer(thread, dispatch, &BTreeMap::new(), |_| Event::NextRun {
+            dispatch,
+            refusal: Some(refusal.clone()),
+        })
+        .await
+    }
+
     /// Works on `dispatch`: decides on an input or update, or runs `tasks` of its round (all of
     /// them if empty) and closes it when nothing is missing.
     pub(crate) async fn work(
@@ -229,10 +250,11 @@ impl Engine {
             return self
                 .answer(thread, dispatch, &BTreeMap::new(), |_| Event::NextRun {
                     dispatch,
+                    refusal: None,
                 })
                 .await;
         }
-        let graph = self.graph_of(&thread)?;
+        let graph = self.graph_for(&thread, dispatch)?;
         let ran = nodes_of(
             &Stream::of(running.sink.as_ref(), &thread.state),
             &thread.state,
@@ -276,6 +298,13 @@ impl Engine {
                     .await
             }
             Some(Asked::Command(asked)) => self.apply_command(thread, dispatch, &asked).await,
+            Some(Asked::Move(_)) => {
+                let graph = self.graph_for(&thread, dispatch)?;
+                self.answer(thread, dispatch, &BTreeMap::new(), |thread| {
+                    moves::made(&graph, &thread.state, dispatch)
+                })
+                .await
+            }
             Some(Asked::Close) => {
                 let graph = self.graph_of(&thread)?;
                 let stream = Stream::of(running.sink.as_ref(), &thread.state);
@@ -554,7 +583,8 @@ impl Engine {
         }
     }
 
-    async fn stored_results(
+    /// What tasks of a round have brought so far.
+    pub(crate) async fn stored_results(
         &self,
         thread: &ThreadId,
         dispatch: Dispatch,
@@ -648,6 +678,17 @@ fn too_large(
     results: &BTreeMap<TaskId, TaskResult>,
     error: RunError,
 ) -> RecordBody {
+    if let Some(moving) = thread.state.moving() {
+        return RecordBody::MoveDeclined {
+            closes: dispatch,
+            refusal: Some(Refusal::MigrationFailed {
+                thread: thread.state.thread.clone(),
+                from: thread.state.graph.clone(),
+                to: moving.to.clone(),
+                reason: error.message,
+            }),
+        };
+    }
     // What came from outside and does not fit is no failure of a run: it is declined, and nothing
     // changed.
     let mut begins = None;
@@ -664,7 +705,7 @@ fn too_large(
             begins = next.map(|next| next.run.clone());
             next.map(|next| (&next.command, false))
         }
-        Some(Asked::Input { .. } | Asked::Close) | None => None,
+        Some(Asked::Input { .. } | Asked::Close | Asked::Move(_)) | None => None,
     };
     if let Some((command, resume)) = declined {
         return RecordBody::Declined {

@@ -89,6 +89,19 @@ pub enum Error {
         /// What there is.
         held: String,
     },
+    /// A graph is registered by others with another topology.
+    #[error(
+        "graph `{graph}` has topology {mine} here, and a live worker registered it with {theirs}; \
+         give the graph another version, or stop the workers of the old topology first"
+    )]
+    OtherTopology {
+        /// The graph.
+        graph: String,
+        /// The topology that a live worker registered.
+        theirs: String,
+        /// The one of this process.
+        mine: String,
+    },
 }
 
 impl Error {
@@ -117,7 +130,9 @@ impl Error {
             | Self::Reply(_)
             | Self::UnknownOutcome { .. } => ErrorKind::Corrupt,
             Self::Contended { .. } => ErrorKind::Retry,
-            Self::Refused(_) | Self::NoSuchGraph { .. } => ErrorKind::Invalid,
+            Self::Refused(_) | Self::NoSuchGraph { .. } | Self::OtherTopology { .. } => {
+                ErrorKind::Invalid
+            }
         }
     }
 }

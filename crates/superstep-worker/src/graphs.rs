@@ -11,6 +11,7 @@ use crate::{
     error::Error,
     node::Node,
     policies::Policies,
+    versions::VersionPolicy,
 };
 
 /// How much of a subgraph's state outlives a call of it.
@@ -79,6 +80,7 @@ pub struct RunnableGraph {
     cache: Arc<dyn NodeCache>,
     input_schema: Option<Value>,
     description: String,
+    versions: VersionPolicy,
 }
 
 impl fmt::Debug for RunnableGraph {
@@ -130,6 +132,7 @@ impl RunnableGraph {
             cache: Arc::new(MemoryCache::default()),
             input_schema: None,
             description: String::new(),
+            versions: VersionPolicy::default(),
         })
     }
 
@@ -160,6 +163,19 @@ impl RunnableGraph {
     pub fn with_cache(mut self, cache: Arc<dyn NodeCache>) -> Self {
         self.cache = cache;
         self
+    }
+
+    /// Says what becomes of threads that began on another version of the graph; they stay there
+    /// otherwise.
+    #[must_use]
+    pub fn with_versions(mut self, versions: VersionPolicy) -> Self {
+        self.versions = versions;
+        self
+    }
+
+    /// What becomes of threads that began on another version.
+    pub fn versions(&self) -> &VersionPolicy {
+        &self.versions
     }
 
     /// The name and version.
@@ -235,6 +251,8 @@ impl RunnableGraph {
             "description": self.description,
             "topology": self.described(),
             "topology_hash": self.topology_hash(),
+            "versions": self.versions.as_str(),
+            "nodes": self.topology.node_names().collect::<Vec<_>>(),
             "mermaid": self.topology.to_mermaid(),
             "input_schema": self.input_schema,
         })

@@ -130,6 +130,7 @@ impl Local {
             terms,
             at,
             graph: graph.clone(),
+            topology: self.topology_of(graph),
             profile: self.settings.profile,
             input,
             recursion_limit: options.recursion_limit.unwrap_or(RECURSION_LIMIT),
@@ -218,6 +219,11 @@ impl Local {
             Value::Object(Map::new())
         };
         self.invoke(graph, thread, input, options).await
+    }
+
+    fn topology_of(&self, graph: &GraphId) -> Option<String> {
+        let graph = self.engine.graphs.get(graph);
+        graph.map(|graph| graph.topology_hash())
     }
 
     /// The checkpoint of this id, with all that a branch from it needs.
@@ -331,6 +337,7 @@ impl Local {
             let create = Event::Create {
                 command: self.command(),
                 graph: graph.clone(),
+                topology: self.topology_of(graph),
                 profile: self.settings.profile,
             };
             self.accept(thread, &create, Some(&turn)).await?;

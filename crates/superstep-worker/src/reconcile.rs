@@ -8,8 +8,9 @@
 //! thread's entry in the store first, for as long as it has stood still by then: workers do not
 //! act beside each other, and the pauses double without anybody remembering them.
 //!
-//! It decides nothing and appends nothing. The rule it keeps: it works from the watch index, so
-//! what rests or waits for a person costs it nothing.
+//! A thread whose version of its graph has no workers any more is taken over by one that has, if
+//! that version's policy says so; nothing else is decided or appended here. The rule it keeps: it
+//! works from the watch index, so what rests or waits for a person costs it nothing.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -28,7 +29,11 @@ use tracing::{debug, info, warn};
 
 use crate::{
     effects::{Effects, Publish},
+    engine::Engine,
     error::{Error, chain},
+    movers,
+    registry::Registry,
+    versions::{Version, is_stranded},
 };
 
 /// The name of the lease on a thread's entry: no task is named so.
@@ -44,15 +49,25 @@ const REST_MIN: Duration = Duration::from_secs(1);
 /// How many threads' reasons one worker remembers. Beyond that it asks again.
 const RESTING_MAX: usize = 100_000;
 
+/// Why a thread is left alone: nothing is to be done for it at this head for a while.
+struct Resting {
+    head: Head,
+    until: Instant,
+    /// Whether it was stranded then.
+    stranded: bool,
+}
+
 /// Looks after watched threads.
 pub(crate) struct Reconciler {
+    engine: Engine,
     effects: Effects,
+    registry: Registry,
     /// How long a thread may stand still.
     after: Duration,
     every: Duration,
     owner: Nonce,
     /// Threads that are left alone for a while, for a reason that was found.
-    resting: Mutex<HashMap<ThreadId, (Head, Instant)>>,
+    resting: Mutex<HashMap<ThreadId, Resting>>,
     /// The events stream as it was last seen.
     events_made: Option<UnixMillis>,
     /// Where the next look begins.
@@ -60,10 +75,18 @@ pub(crate) struct Reconciler {
 }
 
 impl Reconciler {
-    pub(crate) fn new(effects: Effects, after: Duration, every: Duration) -> Self {
+    pub(crate) fn new(
+        engine: Engine,
+        effects: Effects,
+        registry: Registry,
+        after: Duration,
+        every: Duration,
+    ) -> Self {
         Self {
             owner: effects.threads.world().nonce(),
+            engine,
             effects,
+            registry,
             after,
             every,
             resting: Mutex::default(),
@@ -147,8 +170,22 @@ impl Reconciler {
         now: UnixMillis,
         backlogs: &mut HashMap<GraphId, Option<Duration>>,
     ) -> Result<usize, Error> {
+        let versions = if page.is_empty() {
+            Vec::new()
+        } else {
+            let threads = &self.effects.threads;
+            self.registry.versions(threads, false).await?
+        };
         let mut still = Vec::new();
         for entry in page {
+            let age = Duration::from_millis(now.0.saturating_sub(entry.since.0));
+            // Nobody pulls the work of its version, so no backlog explains the wait.
+            if is_stranded(&versions, &entry.graph) {
+                if !self.rests(&entry, true) {
+                    still.push((entry, age, true));
+                }
+                continue;
+            }
             let waited = if let Some(waited) = backlogs.get(&entry.graph) {
                 *waited
             } else {
@@ -156,15 +193,15 @@ impl Reconciler {
                 backlogs.insert(entry.graph.clone(), waited);
                 waited
             };
-            let age = Duration::from_millis(now.0.saturating_sub(entry.since.0));
             // Older work waits, or as old: the thread's own may be in the queue behind it.
             let has_its_turn = waited.is_none_or(|waited| waited + self.after < age);
-            if has_its_turn && !self.rests(&entry) {
-                still.push((entry, age));
+            if has_its_turn && !self.rests(&entry, false) {
+                still.push((entry, age, false));
             }
         }
-        let act = |(entry, age)| async move {
-            match self.act(&entry, age).await {
+        let versions = &versions;
+        let act = |(entry, age, stranded)| async move {
+            match self.act(&entry, age, versions, stranded).await {
                 Ok(acted) => usize::from(acted),
                 Err(error) => {
                     debug!(thread_id = %entry.thread, error = chain(&error), "left for the next look");
@@ -181,7 +218,13 @@ impl Reconciler {
 
     /// Performs what a thread owes that has stood still for `age`, unless there is a reason to
     /// leave it alone.
-    async fn act(&self, entry: &Watched, age: Duration) -> Result<bool, Error> {
+    async fn act(
+        &self,
+        entry: &Watched,
+        age: Duration,
+        versions: &[Version],
+        stranded: bool,
+    ) -> Result<bool, Error> {
         let threads = &self.effects.threads;
         let id = &entry.thread;
         let Some(mut thread) = threads.load(id).await? else {
@@ -191,21 +234,21 @@ impl Reconciler {
             return Ok(false);
         }
         if let Some(rest) = self.at_work(&thread.state).await? {
-            self.leave(entry, rest);
+            self.leave(entry, rest, stranded);
             return Ok(false);
+        }
+        if movers::see_to(&self.engine, &self.effects, versions, &thread.state).await? {
+            return Ok(true);
         }
         let lease = age.clamp(self.after, CLAIM_LEASE_MAX.max(self.after));
         let claimed = threads
             .log()
             .claim(id, entry.head, RECONCILING, self.owner, lease);
         if let Claimed::Held { rest } = claimed.await.map_err(Error::Store)? {
-            self.leave(entry, rest);
+            self.leave(entry, rest, stranded);
             return Ok(false);
         }
-        self.leave(entry, lease);
-        if needs_move(&thread.state).is_some() {
-            return Ok(false);
-        }
+        self.leave(entry, lease, stranded);
         debug!(thread_id = %id, head = %entry.head, ?age, "a thread stands still");
         self.effects
             .perform(&mut thread, None, Publish::All)
@@ -233,24 +276,32 @@ impl Reconciler {
         Ok(rest)
     }
 
-    fn rests(&self, entry: &Watched) -> bool {
+    fn rests(&self, entry: &Watched, stranded: bool) -> bool {
         let resting = self.resting();
         let found = resting.get(&entry.thread);
-        found.is_some_and(|(head, until)| *head == entry.head && *until > Instant::now())
+        found.is_some_and(|found| {
+            let same = found.head == entry.head && found.stranded == stranded;
+            same && found.until > Instant::now()
+        })
     }
 
-    fn leave(&self, entry: &Watched, rest: Duration) {
+    fn leave(&self, entry: &Watched, rest: Duration, stranded: bool) {
         let until = Instant::now() + rest.max(REST_MIN);
         let mut resting = self.resting();
         if resting.len() >= RESTING_MAX {
-            resting.retain(|_, (_, until)| *until > Instant::now());
+            resting.retain(|_, found| found.until > Instant::now());
         }
         if resting.len() < RESTING_MAX {
-            resting.insert(entry.thread.clone(), (entry.head, until));
+            let found = Resting {
+                head: entry.head,
+                until,
+                stranded,
+            };
+            resting.insert(entry.thread.clone(), found);
         }
     }
 
-    fn resting(&self) -> std::sync::MutexGuard<'_, HashMap<ThreadId, (Head, Instant)>> {
+    fn resting(&self) -> std::sync::MutexGuard<'_, HashMap<ThreadId, Resting>> {
         self.resting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -309,14 +360,6 @@ impl Reconciler {
             query.after = page.next;
         }
     }
-}
-
-/// The version of its graph that a thread must move to before anybody can go on with it.
-///
-/// The place for versions: a busy thread whose own version no live worker runs, and whose policy
-/// lets it move, asks for its move here instead of being published to nobody.
-fn needs_move(_state: &ThreadState) -> Option<GraphId> {
-    None
 }
 
 fn millis(time: Duration) -> u64 {

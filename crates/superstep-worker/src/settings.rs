@@ -98,6 +98,9 @@ pub struct WorkerSettings {
     /// fails its liveness probe. Default 30 s: six pulls that wait their whole time; at least
     /// twice `pull_wait`.
     pub deaf_after: Duration,
+    /// Whether a worker refuses to start with a graph that a live worker registered under the same
+    /// name and version with another topology. Default no: it warns.
+    pub strict_topology: bool,
     /// How new threads decide.
     pub profile: Profile,
     /// The bounds.
@@ -124,6 +127,7 @@ impl Default for WorkerSettings {
             reconcile_every: Duration::from_secs(1),
             register_every: Duration::from_secs(10),
             deaf_after: Duration::from_secs(30),
+            strict_topology: false,
             profile: Profile::Default,
             limits: Limits::default(),
         }

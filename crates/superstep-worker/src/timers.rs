@@ -12,7 +12,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use futures_util::StreamExt as _;
 use superstep_checkpoint::Due;
-use superstep_protocol::{Event, ThreadId, UnixMillis};
+use superstep_protocol::{Event, ThreadId, Timer, UnixMillis};
 use tokio_util::sync::CancellationToken;
 use tracing::{Instrument, debug, info_span, warn};
 
@@ -20,6 +20,8 @@ use crate::{
     effects::{Effects, Publish},
     engine::{Accepted, Engine},
     error::{Error, chain},
+    movers::{self, Turn},
+    registry::Registry,
     stream::{OutputSink, Stream},
 };
 
@@ -35,6 +37,7 @@ const AT_ONCE: usize = 16;
 pub(crate) struct Timers {
     pub(crate) engine: Engine,
     pub(crate) effects: Effects,
+    pub(crate) registry: Registry,
     pub(crate) sink: Option<Arc<dyn OutputSink>>,
     /// How long it waits between two looks, more or less.
     pub(crate) every: Duration,
@@ -142,6 +145,19 @@ impl Timers {
         let event = Event::TimerDue {
             name: due.name.clone(),
         };
+        if matches!(Timer::of_name(&due.name), Some(Timer::Start(_)))
+            && let Some(thread) = self.engine.threads.load(&due.thread).await?
+            && !thread.state.is_busy()
+            && !thread.state.holds_starts()
+        {
+            // Once it is taken over, or cannot be, the thread asks for the run by itself.
+            let (engine, registry) = (&self.engine, &self.registry);
+            let at = (now, true);
+            let turn = movers::before_next(engine, &self.effects, registry, &thread.state, at);
+            if matches!(Box::pin(turn).await?, Turn::Moves) {
+                return Ok(Fired::Done);
+            }
+        }
         let accepted = self.engine.accept_at(&due.thread, &event, now);
         Ok(match Box::pin(accepted).await? {
             Accepted::Appended(appended) => {

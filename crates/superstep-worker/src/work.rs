@@ -27,8 +27,10 @@ use crate::{
     effects::{Effects, Publish},
     engine::{Engine, Worked},
     error::{Error, ErrorKind, chain},
+    movers::{self, Turn},
     poison::Charged,
     reconcile::RECONCILING,
+    registry::Registry,
     rounds::Running,
     settings::WorkerSettings,
     sleep::Clock,
@@ -56,6 +58,7 @@ pub(crate) enum Done {
 pub(crate) struct Works {
     pub(crate) engine: Engine,
     pub(crate) effects: Effects,
+    pub(crate) registry: Registry,
     pub(crate) settings: WorkerSettings,
     pub(crate) sink: Option<Arc<dyn OutputSink>>,
     /// How much is worked on at once; each delivery of work holds one.
@@ -241,9 +244,18 @@ impl Works {
             let run = thread.state.run_of(dispatch);
             let run = info_span!("run", run_id = run.as_ref().map_or("", |run| run.as_str()));
             let span = info_span!(parent: &run, "superstep", step);
-            let worked = Box::pin(self.engine.work(thread, dispatch, &tasks, &running))
-                .instrument(span)
-                .await?;
+            let work = async {
+                match self.turn(&thread).await? {
+                    Turn::Begins => {
+                        Box::pin(self.engine.work(thread, dispatch, &tasks, &running)).await
+                    }
+                    Turn::Moves => Ok(Worked::Partial),
+                    Turn::Refused(refusal) => {
+                        Box::pin(self.engine.decline_next(thread, dispatch, refusal)).await
+                    }
+                }
+            };
+            let worked = work.instrument(span).await?;
             let (now, record) = match worked {
                 Worked::Appended(appended) => *appended,
                 Worked::Late(now) => return self.late(now, dispatch, come.attempt).await,
@@ -269,6 +281,23 @@ impl Works {
             tasks.clear();
             come = Come::first();
         }
+    }
+
+    /// Whether the next run of the queue can begin, if that is what waits.
+    async fn turn(&self, thread: &Thread) -> Result<Turn, Error> {
+        let state = &thread.state;
+        if !state.begins_next() {
+            return Ok(Turn::Begins);
+        }
+        let (engine, effects, registry) = (&self.engine, &self.effects, &self.registry);
+        Box::pin(movers::before_next(
+            engine,
+            effects,
+            registry,
+            state,
+            (state.time, false),
+        ))
+        .await
     }
 
     /// For how long another worker's claim on any of this lives; if none does, it is claimed.
@@ -325,6 +354,10 @@ impl Works {
         let (Some(only), None) = (open.next(), open.next()) else {
             return false;
         };
+        if self.engine.graphs.get(&thread.state.graph).is_none() {
+            // Another version declined it: it is for workers of its own.
+            return false;
+        }
         only.task.node == START
             || (supersteps < self.settings.run_ahead_supersteps
                 && began.elapsed() < self.settings.run_ahead_time

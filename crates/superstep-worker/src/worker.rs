@@ -33,7 +33,7 @@ use crate::{
     health::{Health, Stage},
     panics::message_of,
     reconcile::Reconciler,
-    registry::Registry,
+    registry::{Registrant, Registry},
     settings::WorkerSettings,
     stream::OutputSink,
     threads::Threads,
@@ -51,6 +51,8 @@ const STANDS_STILL: Duration = Duration::from_secs(30);
 const RECONCILE_LEASE_MIN: Duration = Duration::from_secs(1);
 /// What is said of a panic in this crate: other deliveries go on, this one waits.
 const BROKEN: &str = "a bug: the work on a delivery panicked; it stays, report this";
+/// How long a worker that goes waits for the store to hear of it.
+const LEAVE_MAX: Duration = Duration::from_secs(1);
 
 /// How a drain ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,7 +120,9 @@ impl Worker {
         health.reached(Stage::Connected);
         self.queue.setup().await?;
         health.reached(Stage::StreamsVerified);
-        Registry::register(&self.threads, &self.graphs).await?;
+        let registrant = Registrant::new(&self.threads, self.settings.strict_topology);
+        let registrant = Arc::new(registrant);
+        registrant.begin(&self.threads, &self.graphs).await?;
         let engine = Engine::new(self.threads.clone(), Arc::clone(&self.graphs));
         let effects = Effects::new(
             self.threads.clone(),
@@ -140,9 +144,11 @@ impl Worker {
         let slots = Arc::new(Semaphore::new(slots));
         let cancels = Cancels::default();
         let listener = tokio::spawn(cancels.clone().listen(Arc::clone(&self.queue)));
+        let registry = Registry::default();
         let works = Works {
             engine: engine.clone(),
             effects: effects.clone(),
+            registry: registry.clone(),
             settings: self.settings.clone(),
             sink: Some(Arc::clone(&sink)),
             slots: Arc::clone(&slots),
@@ -153,13 +159,14 @@ impl Worker {
         let timers = Timers {
             engine: engine.clone(),
             effects: effects.clone(),
+            registry: registry.clone(),
             sink: Some(Arc::clone(&sink)),
             every: self.settings.timers_every,
         };
         let commands = Commands {
-            engine,
+            engine: engine.clone(),
             effects: effects.clone(),
-            registry: Registry::default(),
+            registry: registry.clone(),
             settings: self.settings.clone(),
             sink: Some(sink),
         };
@@ -204,6 +211,7 @@ impl Worker {
         };
         loops.spawn(pull(consumer, pulling, handler));
         loops.spawn(renew(
+            Arc::clone(&registrant),
             self.threads.clone(),
             Arc::clone(&self.graphs),
             self.settings.register_every,
@@ -213,7 +221,8 @@ impl Worker {
         let after =
             after.unwrap_or_else(|| lease.max(RECONCILE_LEASE_MIN) + Duration::from_secs(1));
         let every = self.settings.reconcile_every;
-        loops.spawn(Reconciler::new(effects.clone(), after, every).run(shutdown.clone()));
+        let reconciler = Reconciler::new(engine, effects.clone(), registry, after, every);
+        loops.spawn(reconciler.run(shutdown.clone()));
         loops.spawn(pay_owed(effects, shutdown.clone()));
         health.reached(Stage::Working);
         loops.spawn(timers.run(shutdown.clone()));
@@ -241,6 +250,13 @@ impl Worker {
             Drained::HandedBack { deliveries }
         };
         loops.shutdown().await;
+        // Nobody is to wait for this worker; one that cannot say so is forgotten after its time.
+        let left = registrant.leave(&self.threads, &self.graphs);
+        match tokio::time::timeout(LEAVE_MAX, left).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => debug!(error = chain(&error), "the registration stays"),
+            Err(_) => debug!("the registration stays: the store does not answer"),
+        }
         forwarder.abort();
         listener.abort();
         info!(?ended, "drained");
@@ -451,6 +467,7 @@ async fn gone_on(commands: &Commands, thread: &ThreadId, record: Head) -> bool {
 }
 
 async fn renew(
+    registrant: Arc<Registrant>,
     threads: Threads,
     graphs: Arc<Graphs>,
     every: Duration,
@@ -464,7 +481,7 @@ async fn renew(
             _ = tick.tick() => {}
             () = shutdown.cancelled() => return,
         }
-        if let Err(error) = Registry::register(&threads, &graphs).await {
+        if let Err(error) = registrant.register(&threads, &graphs).await {
             warn!(
                 error = chain(&error),
                 "the graphs could not be registered again"

@@ -100,6 +100,7 @@ fn started(start: &Start, discards: Vec<InterruptId>) -> RecordBody {
         command: start.command.clone(),
         run: start.run.clone(),
         graph: start.graph.clone(),
+        topology: start.topology.clone(),
         profile: start.profile,
         input: start.input.clone(),
         recursion_limit: start.recursion_limit,
@@ -129,10 +130,14 @@ pub(super) fn spoiled(state: &ThreadState) -> Option<Refusal> {
     Some(Refusal::InvalidUpdate { reason })
 }
 
-/// Whether an update or command waits for a worker of the graph to apply it.
+/// Whether an update or command waits for a worker of the graph to apply it, or the thread for
+/// one of another version to take it over.
 pub(super) fn graph_decides(state: &ThreadState) -> bool {
     let asked = state.decision.as_ref().map(|decision| &decision.asked);
-    matches!(asked, Some(Asked::Update { .. } | Asked::Command(_)))
+    matches!(
+        asked,
+        Some(Asked::Update { .. } | Asked::Command(_) | Asked::Move(_))
+    )
 }
 
 /// An update of the state is decided by a worker of the graph; it is refused while tasks run.
@@ -160,6 +165,9 @@ pub(super) fn retry(
     recursion_limit: Option<u32>,
     terms: &Terms,
 ) -> Verdict {
+    if state.moving().is_some() {
+        return Verdict::Wait;
+    }
     if state.is_busy() {
         return Verdict::Refuse(busy(state));
     }

@@ -34,6 +34,9 @@ pub(super) fn start(state: &ThreadState, start: &Start, now: UnixMillis) -> Verd
             graph: state.graph.name.clone(),
         });
     }
+    if state.moving().is_some() {
+        return Verdict::Wait;
+    }
     let held = state.is_busy() || state.holds_starts();
     let delayed = start.not_before.is_some_and(|at| at > now);
     match start.strategy {
@@ -182,11 +185,32 @@ fn restores(
 }
 
 /// A worker begins the next run of the queue.
-pub(super) fn next_run(state: &ThreadState, dispatch: Dispatch, now: UnixMillis) -> Verdict {
+pub(super) fn next_run(
+    state: &ThreadState,
+    dispatch: Dispatch,
+    refusal: Option<&Refusal>,
+    now: UnixMillis,
+) -> Verdict {
     if !state.begins_next() || !state.waits_for(dispatch) {
         return Verdict::Nothing(Nothing::Late);
     }
-    begin_next(state, dispatch, now)
+    let next = state.next_queued(now.max(state.time));
+    match next.zip(refusal) {
+        Some((next, refusal)) => declined(next, dispatch, refusal.clone()),
+        None => begin_next(state, dispatch, now),
+    }
+}
+
+/// A run of the queue that cannot begin.
+fn declined(next: &QueuedRun, closes: Dispatch, refusal: Refusal) -> Verdict {
+    Verdict::Append(RecordBody::Declined {
+        closes,
+        command: next.command.clone(),
+        refusal,
+        spoils: false,
+        resume: false,
+        queued: Some(next.run.clone()),
+    })
 }
 
 /// The time of a run of the queue has come.
@@ -212,14 +236,7 @@ fn begin_next(state: &ThreadState, closes: Dispatch, now: UnixMillis) -> Verdict
     let mut rests = state.clone();
     rests.decision = None;
     match command::begin(&rests, &next.start()) {
-        Verdict::Refuse(refusal) => Verdict::Append(RecordBody::Declined {
-            closes,
-            command: next.command.clone(),
-            refusal,
-            spoils: false,
-            resume: false,
-            queued: Some(next.run.clone()),
-        }),
+        Verdict::Refuse(refusal) => declined(next, closes, refusal),
         verdict => verdict,
     }
 }

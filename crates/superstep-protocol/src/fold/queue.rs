@@ -83,6 +83,11 @@ pub(super) fn end_open(state: &mut ThreadState, why: &str, restores: Option<&Res
 
 /// The thread is as it was before the run; what that saved is not shown in the history.
 fn restore(state: &mut ThreadState, restored: &Restored) {
+    if let Some(graph) = &restored.graph {
+        state.graph = graph.clone();
+        state.topology.clone_from(&restored.topology);
+        state.stays = None;
+    }
     state.checkpoint = restored.checkpoint.clone();
     state.saved = restored.saved;
     let tasks = restored.tasks.iter().cloned();

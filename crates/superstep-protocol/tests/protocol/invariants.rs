@@ -84,6 +84,13 @@ pub(crate) fn check_log(log: &[Record]) {
                 }
                 Some(amended.closes)
             }
+            // What was asked before is asked again under this record.
+            RecordBody::Moved { closes, .. } | RecordBody::MoveDeclined { closes, .. } => {
+                if let Some(answers) = commanded.last_key_value().map(|(_, answers)| *answers) {
+                    commanded.insert(record.head, answers);
+                }
+                Some(*closes)
+            }
             RecordBody::Committed(committed) => Some(committed.closes),
             RecordBody::Interrupted(parked)
             | RecordBody::Failed(parked)

@@ -11,6 +11,7 @@ mod ids;
 mod invariants;
 mod matrix;
 mod meanings;
+mod moves;
 mod owed;
 mod pauses;
 mod questions;

@@ -17,7 +17,7 @@ use crate::{
     story::{End, Story},
 };
 
-const EVENTS: [&str; 54] = [
+const EVENTS: [&str; 59] = [
     "start",
     "start with null",
     "start of another graph",
@@ -72,6 +72,11 @@ const EVENTS: [&str; 54] = [
     "next run",
     "start of s2 due",
     "start of s2 due too early",
+    "move asked",
+    "move asked by a command",
+    "move back asked",
+    "move made",
+    "move declined",
 ];
 
 /// The dispatch that the state waits for first, else its head, else one that never was.
@@ -300,6 +305,7 @@ fn event(story: &mut Story, name: &str) -> Event {
         "create" => Event::Create {
             command,
             graph: crate::story::graph("g"),
+            topology: None,
             profile: story.profile,
         },
         "command applied" | "command fails" => Event::CommandApplied {
@@ -345,7 +351,10 @@ fn event(story: &mut Story, name: &str) -> Event {
             rollback: true,
             ..Cancel::new(command, None)
         }))),
-        "next run" => Event::NextRun { dispatch },
+        "next run" => Event::NextRun {
+            dispatch,
+            refusal: None,
+        },
         "start of s2 due" => {
             story.now = story.now.plus_ms(120_000);
             Event::TimerDue {
@@ -355,6 +364,11 @@ fn event(story: &mut Story, name: &str) -> Event {
         "start of s2 due too early" => Event::TimerDue {
             name: Timer::Start("run-s2".into()).name(),
         },
+        "move asked" => story.move_event("2", None),
+        "move asked by a command" => story.move_event("2", Some("x")),
+        "move back asked" => story.move_event("1", None),
+        "move made" => story.move_made("2", true),
+        "move declined" => story.move_made("2", false),
         other => panic!("no event {other}"),
     }
 }
@@ -450,10 +464,12 @@ fn every_kind_of_event_is_among_the_events() {
             Event::CommandApplied { .. } => "command applied",
             Event::TimerDue { .. } => "timer due",
             Event::NextRun { .. } => "next run",
+            Event::Move(_) => "move",
+            Event::MoveMade { .. } => "move made",
             other => panic!("a new kind of event: {other:?}"),
         })
         .collect();
-    assert_eq!(kinds.len(), 14, "{kinds:?}");
+    assert_eq!(kinds.len(), 16, "{kinds:?}");
 }
 
 #[test]

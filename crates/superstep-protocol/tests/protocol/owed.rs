@@ -197,6 +197,7 @@ fn a_state_owes_the_events_of_every_untold_record() {
         command: story.command("s2"),
         run: "run-s2".into(),
         graph: crate::story::graph("g"),
+        topology: None,
         profile: superstep_protocol::Profile::Default,
         input: json!({}),
         recursion_limit: 25,

@@ -223,7 +223,10 @@ fn a_cancel_between_two_runs_ends_the_next_one() {
     let dispatch = story.state().decision.as_ref().unwrap().dispatch;
     story.cancel("c");
     assert_eq!(run(&story), ("run-s1", RunStatus::Success));
-    let late = story.verdict(&Event::NextRun { dispatch });
+    let late = story.verdict(&Event::NextRun {
+        dispatch,
+        refusal: None,
+    });
     assert_eq!(late, Verdict::Nothing(Nothing::Late));
     assert_eq!(story.state().status(), ThreadStatus::Idle);
 }

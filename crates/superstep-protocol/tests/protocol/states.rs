@@ -5,7 +5,7 @@ use superstep_protocol::{Stop, Strategy};
 use crate::story::{End, Story};
 
 /// Every kind of state, by name.
-pub(crate) const STATES: [&str; 32] = [
+pub(crate) const STATES: [&str; 37] = [
     "none",
     "tombstone",
     "input_asked",
@@ -26,6 +26,11 @@ pub(crate) const STATES: [&str; 32] = [
     "updated",
     "command_asked",
     "amended",
+    "moving",
+    "moving_at_work",
+    "moved_at_work",
+    "moving_in_its_sleep",
+    "moving_with_a_queue",
     "stopped",
     "over_the_limit",
     "completed",
@@ -128,6 +133,30 @@ pub(crate) fn state(name: &str) -> Story {
             story.start("s1").enter(&["a", "b"]);
             story.round(&[("a", asks), ("b", End::Done)], &[]);
             story.ask_command("k1", None).command_applied("c");
+        }
+        // The question of a is open; a command waits for the move.
+        "moving" => {
+            story.start("s1").enter(&["a", "b"]);
+            story.round(&[("a", asks), ("b", End::Done)], &[]);
+            story.ask_move("2", Some("r1"));
+        }
+        "moving_at_work" => {
+            story.start("s1").enter(&["a", "b"]).ask_move("2", None);
+        }
+        // a sleeps, b ran when it was asked for.
+        "moving_in_its_sleep" => {
+            story.start("s1").enter(&["a", "b"]);
+            story.round(&[("a", End::Sleeps(60_000)), ("b", asks)], &[]);
+            story.answer("r1", "b", 0).ask_move("2", None);
+        }
+        "moving_with_a_queue" => {
+            story.start("s1").enter(&["a"]);
+            let event = story.start_with("s2", Strategy::Enqueue);
+            story.happens(&event).ask_move("2", None);
+        }
+        "moved_at_work" => {
+            story.start("s1").enter(&["a", "b"]).ask_move("2", None);
+            story.make_move("2", true);
         }
         "stopped" => {
             story.start("s1").enter(&["a"]);

@@ -11,10 +11,10 @@ use superstep_graph::{
     ChannelChange, Delta, InterruptId, Namespace, START, Task, TaskId, TaskPath, Write,
 };
 use superstep_protocol::{
-    Answers, Base, Cancel, Closing, CommandRef, Dispatch, Event, GraphId, Head, Nonce, Pause,
-    Paused, Profile, Raised, Record, RecordBody, Restored, Resume, RunError, Start, StateUpdate,
-    Stop, Strategy, Superstep, TaskResult, Terms, ThreadId, ThreadState, Timer, UnixMillis,
-    Updated, Verdict, close_with, decide, fold, rolls_back, sleep_name,
+    Answers, AskMove, Base, Cancel, Closing, CommandRef, Dispatch, Event, GraphId, Head, Migrated,
+    Nonce, Pause, Paused, Profile, Raised, Record, RecordBody, Refusal, Restored, Resume, RunError,
+    Start, StateUpdate, Stop, Strategy, Superstep, TaskResult, Terms, ThreadId, ThreadState, Timer,
+    UnixMillis, Updated, Verdict, close_with, decide, fold, rolls_back, sleep_name,
 };
 
 /// How a node ended.
@@ -56,6 +56,14 @@ pub(crate) fn graph(name: &str) -> GraphId {
     GraphId {
         name: name.into(),
         version: "1".into(),
+    }
+}
+
+/// A version of the stories' graph; they begin on 1.
+pub(crate) fn version_of_g(version: &str) -> GraphId {
+    GraphId {
+        version: version.into(),
+        ..graph("g")
     }
 }
 
@@ -132,6 +140,7 @@ impl Story {
             command: self.command(id),
             run: format!("run-{id}").into(),
             graph: graph("g"),
+            topology: Some("t1".to_owned()),
             profile: self.profile,
             input,
             recursion_limit: self.limit,
@@ -191,7 +200,10 @@ impl Story {
     #[track_caller]
     pub(crate) fn begin_next(&mut self) -> &mut Self {
         let dispatch = self.state().decision.as_ref().unwrap().dispatch;
-        self.happens(&Event::NextRun { dispatch })
+        self.happens(&Event::NextRun {
+            dispatch,
+            refusal: None,
+        })
     }
 
     #[track_caller]
@@ -475,6 +487,55 @@ impl Story {
             dispatch,
             superstep: Ok(self.amended(node)),
         };
+        self.happens(&event)
+    }
+
+    /// Another version of the graph is to take the thread over.
+    pub(crate) fn move_event(&self, version: &str, command: Option<&str>) -> Event {
+        Event::Move(Box::new(AskMove {
+            to: version_of_g(version),
+            topology: Some(format!("t{version}")),
+            command: command.map(|id| self.command(id)),
+            results: BTreeMap::new(),
+        }))
+    }
+
+    #[track_caller]
+    pub(crate) fn ask_move(&mut self, version: &str, command: Option<&str>) -> &mut Self {
+        let event = self.move_event(version, command);
+        self.happens(&event)
+    }
+
+    /// What a worker of `version` says: it takes the thread, or its graph has no node `a`.
+    pub(crate) fn move_made(&self, version: &str, takes: bool) -> Event {
+        let to = version_of_g(version);
+        let state = self.state.as_ref();
+        let decision = state.and_then(|state| state.decision.as_ref());
+        let lost = Head {
+            version: 1,
+            nonce: Nonce(0xdead),
+        };
+        let moved = Migrated {
+            graph: to.clone(),
+            topology: Some(format!("t{version}")),
+            delta: Delta::default(),
+        };
+        Event::MoveMade {
+            dispatch: decision.map_or(lost, |decision| decision.dispatch),
+            moved: Some(moved)
+                .filter(|_| takes)
+                .ok_or_else(|| Refusal::MissingNode {
+                    thread: self.thread.clone(),
+                    node: "a".into(),
+                    from: graph("g"),
+                    to,
+                }),
+        }
+    }
+
+    #[track_caller]
+    pub(crate) fn make_move(&mut self, version: &str, takes: bool) -> &mut Self {
+        let event = self.move_made(version, takes);
         self.happens(&event)
     }
 

@@ -62,6 +62,11 @@ impl Store {
         Appended::Done
     }
 
+    /// The results that a round has.
+    pub(crate) fn brought(&self, round: Dispatch) -> BTreeMap<TaskId, TaskResult> {
+        self.results.get(&round).cloned().unwrap_or_default()
+    }
+
     /// Puts a result if its round is open and it has none; the results that are there.
     pub(crate) fn put(
         &mut self,

@@ -5,18 +5,19 @@
 //!
 //! Every write says which task and which round it came from, so what was applied can be traced.
 
+mod commands;
+
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use superstep_graph::{
     ChannelChange, Delta, InterruptId, Namespace, START, Task, TaskId, TaskPath, Write,
 };
 use superstep_protocol::{
-    Answers, Asked, Cancel, Closing, CommandId, CommandRef, Dispatch, Event, Head, Nonce,
-    Obligation, Pause, Paused, Profile, Raised, Record, Restored, Resume, RunError, RunId, Start,
-    StateUpdate, Stop, Strategy, Superstep, TaskResult, Terms, ThreadId, ThreadState, Timer,
-    UnixMillis, Updated, Verdict, close_with, decide, fold, obligations, rolls_back, sleep_name,
-    timers,
+    Answers, Asked, Closing, CommandId, CommandRef, Dispatch, Event, Head, Migrated, Nonce,
+    Obligation, Pause, Paused, Profile, Raised, Record, Refusal, Restored, Resume, RunError,
+    StateUpdate, Stop, Superstep, TaskResult, ThreadId, ThreadState, Timer, UnixMillis, Updated,
+    Verdict, close_with, decide, fold, obligations, rolls_back, sleep_name, timers,
 };
 
 use crate::{
@@ -277,7 +278,27 @@ impl World {
                         Ok(amended(&view))
                     },
                 },
-                Asked::Next => Event::NextRun { dispatch },
+                Asked::Next => Event::NextRun {
+                    dispatch,
+                    refusal: None,
+                },
+                Asked::Move(asked) => Event::MoveMade {
+                    dispatch,
+                    moved: if self.fails(draw, 3) {
+                        Err(Refusal::MissingNode {
+                            thread: self.thread.clone(),
+                            node: "n".into(),
+                            from: view.graph.clone(),
+                            to: asked.to.clone(),
+                        })
+                    } else {
+                        Ok(Migrated {
+                            graph: asked.to.clone(),
+                            topology: None,
+                            delta: Delta::default(),
+                        })
+                    },
+                },
                 Asked::Close => self.closing(&view, dispatch, BTreeMap::new(), draw),
             };
             return self.decide(writer, &event, lost);
@@ -420,103 +441,6 @@ impl World {
             self.past.pop();
         }
         self.store = self.past.last().cloned().unwrap_or_default();
-    }
-
-    fn command(&self, writer: usize, kind: u8, pick: u8) -> Option<Event> {
-        let view = self.writers[writer].view.as_ref();
-        let command = CommandRef {
-            id: format!("c{}", self.commands.len()).into(),
-            sent_at: self.now,
-            sender: None,
-            trace: None,
-        };
-        let run = format!("r{}", self.commands.len()).into();
-        let questions: Vec<InterruptId> = view.map_or(Vec::new(), |view| {
-            let closed = view.closed.iter().map(|(id, _)| id.clone());
-            view.open_questions()
-                .map(|(_, q)| q.id.clone())
-                .chain(closed)
-                .collect()
-        });
-        let question = chosen(questions.len(), pick).map(|at| questions[at].clone());
-        let value = json!({"from": command.id});
-        let queued: Vec<RunId> = view.map_or(Vec::new(), |view| {
-            let queue = view.queue.iter();
-            queue.map(|queued| queued.run.clone()).collect()
-        });
-        let queued = chosen(queued.len(), pick).map(|at| queued[at].clone());
-        Some(match kind % 20 {
-            0 | 1 | 12..=14 => Event::Start(Box::new(Start {
-                command,
-                run,
-                graph: crate::story::graph("g"),
-                profile: self.profile,
-                input: if pick.is_multiple_of(4) {
-                    Value::Null
-                } else {
-                    json!({})
-                },
-                recursion_limit: 25,
-                config: Map::new(),
-                metadata: Map::new(),
-                terms: Terms::default(),
-                at: None,
-                strategy: match kind % 20 {
-                    12 => Strategy::Enqueue,
-                    13 => Strategy::Interrupt,
-                    14 => Strategy::Rollback,
-                    _ => Strategy::Reject,
-                },
-                not_before: pick.is_multiple_of(5).then(|| self.now.plus_ms(300)),
-                before: None,
-            })),
-            2 => Event::Resume(Box::new(Resume::new(command, run, Answers::Plain(value)))),
-            3 => Event::Resume(Box::new(Resume {
-                update: json!({"log": []}),
-                answers: pick.is_multiple_of(3).then_some(Answers::Plain(value)),
-                ..Resume::new(command, run, Answers::Plain(Value::Null))
-            })),
-            4..=6 => Event::Resume(Box::new(Resume::new(
-                command,
-                run,
-                Answers::ById(BTreeMap::from([(question?, value)])),
-            ))),
-            7 | 18 | 19 => Event::DeadlineReached {
-                interrupt: question?,
-            },
-            8 => Event::Update(Box::new(StateUpdate::new(command, json!({}), None))),
-            9 => Event::Retry {
-                command,
-                run,
-                recursion_limit: None,
-            },
-            10 => Event::Cancel(Box::new(Cancel::new(command, None))),
-            17 => {
-                let view = view?;
-                let at = chosen(view.tasks.len(), pick)?;
-                let name = Timer::Task(view.tasks[at].task.id.clone()).name();
-                Event::TimerDue { name }
-            }
-            15 => Event::TimerDue {
-                name: Timer::Start(queued?).name(),
-            },
-            16 => Event::Cancel(Box::new(Cancel {
-                run: if pick.is_multiple_of(2) { queued } else { None },
-                rollback: true,
-                ..Cancel::new(command, None)
-            })),
-            _ if pick.is_multiple_of(4) => Event::Delete { command },
-            _ => Event::Resume(Box::new(Resume::new(
-                command,
-                run,
-                Answers::ById(
-                    questions
-                        .into_iter()
-                        .map(|id| (id, value.clone()))
-                        .collect(),
-                ),
-            ))),
-        })
     }
 
     /// Someone cares for the thread until nothing is left to do: works, answers, retries.

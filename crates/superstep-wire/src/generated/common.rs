@@ -70,6 +70,13 @@ pub enum RefusalKind {
     /// The thread has no run of this id, as far as it remembers, also not after a short wait for a
     /// start on its way. Take the id from the reply to its start.
     UnknownRun,
+    /// The thread waits at a node that the live version of its graph does not have, and its own
+    /// version has no worker. Its questions stay open; start a worker of its version, or of a new
+    /// one that has the node, then send the command again, under another id.
+    MissingNode,
+    /// The live version of the graph could not make its state of the thread's. Nothing changed; do
+    /// as for `missing_node`.
+    MigrationFailed,
     /// This version of superstep, or this graph, does not offer what the command asks for. The
     /// message names it.
     Unsupported,
@@ -80,7 +87,7 @@ pub enum RefusalKind {
 
 impl RefusalKind {
     /// Every word that is written, in the order of the contract.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 26] = [
         Self::Malformed,
         Self::TooLarge,
         Self::UnknownGraph,
@@ -104,6 +111,8 @@ impl RefusalKind {
         Self::NothingToCancel,
         Self::QueueFull,
         Self::UnknownRun,
+        Self::MissingNode,
+        Self::MigrationFailed,
         Self::Unsupported,
     ];
 
@@ -133,6 +142,8 @@ impl RefusalKind {
             Self::NothingToCancel => "nothing_to_cancel",
             Self::QueueFull => "queue_full",
             Self::UnknownRun => "unknown_run",
+            Self::MissingNode => "missing_node",
+            Self::MigrationFailed => "migration_failed",
             Self::Unsupported => "unsupported",
             Self::Unknown => "unknown",
         }

@@ -69,6 +69,7 @@ fn started() -> RecordBody {
             name: "email".into(),
             version: "1".into(),
         },
+        topology: None,
         profile: Profile::Default,
         input: json!({"topic": "tea", "count": 9_007_199_254_740_993_i64}),
         recursion_limit: 25,
@@ -221,6 +222,14 @@ fn golden(kind: &str) -> PathBuf {
         .join(format!("{kind}.json"))
 }
 
+/// As it was written before records said the topology.
+fn without_topology(mut body: RecordBody) -> RecordBody {
+    if let RecordBody::Created { topology, .. } = &mut body {
+        *topology = None;
+    }
+    body
+}
+
 /// Kinds that came later, and those before them with what they can say since.
 fn grown() -> Vec<(&'static str, Record)> {
     let id = superstep_graph::InterruptId::of(&task().id, 0);
@@ -241,6 +250,7 @@ fn grown() -> Vec<(&'static str, Record)> {
     let created = RecordBody::Created {
         command: command(),
         graph: graph.clone(),
+        topology: Some("179e651be7926a3b20d8a6ec30e781fc".to_owned()),
         profile: Profile::Langgraph,
     };
     let state = before[0].snapshot.clone().expect("the first one has it");
@@ -345,6 +355,7 @@ fn grown() -> Vec<(&'static str, Record)> {
         command: command(),
         run: "run-5".into(),
         graph: graph.clone(),
+        topology: None,
         profile: Profile::Langgraph,
         input: json!({"topic": "more tea"}),
         recursion_limit: 25,
@@ -358,6 +369,8 @@ fn grown() -> Vec<(&'static str, Record)> {
     let restores = || {
         Some(Box::new(Restored {
             version: 3,
+            graph: None,
+            topology: None,
             checkpoint: state.checkpoint.clone(),
             saved: Some((head(3), UnixMillis(1_773_480_413_003))),
             tasks: vec![task()],
@@ -392,13 +405,46 @@ fn grown() -> Vec<(&'static str, Record)> {
     if let RecordBody::Started { discards, .. } = &mut discarding {
         *discards = vec![id.clone()];
     }
+    let to = superstep_protocol::GraphId {
+        version: "2".into(),
+        ..graph.clone()
+    };
+    let topology = || Some("940b3b7926a3b20d8a6ec30e781fc179".to_owned());
+    let move_asked = RecordBody::MoveAsked {
+        to: to.clone(),
+        topology: topology(),
+        command: Some(command()),
+        results: BTreeMap::from([(task().id, TaskResult::finished(Vec::new()))]),
+    };
+    let mut delta = Delta::default();
+    let value = ChannelChange::Set(json!({"text": "hello"}));
+    delta.channels.insert("draft".into(), value);
+    let moved = RecordBody::Moved {
+        closes: head(4),
+        graph: to.clone(),
+        topology: topology(),
+        delta,
+    };
+    let move_declined = RecordBody::MoveDeclined {
+        closes: head(4),
+        refusal: Some(Refusal::MissingNode {
+            thread: "order-42".into(),
+            node: "review".into(),
+            from: graph,
+            to,
+        }),
+    };
     let named = [
         ("enqueued", RecordBody::Enqueued(Box::new(queued_run()))),
         ("displaced", displaced),
         ("cancelled_of_the_queue", cancelled),
         ("declined_of_the_queue", declined),
         ("started_over_questions", discarding),
-        ("created", created),
+        ("move_asked", move_asked),
+        ("moved", moved),
+        ("move_declined", move_declined),
+        ("created_with_topology", created.clone()),
+        ("created", without_topology(created)),
         ("commanded", commanded),
         ("amended", amended),
         ("child_updated", child_updated),

@@ -10,7 +10,7 @@ use std::{
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
-use superstep_checkpoint::{InterruptQuery, Page, REGISTRATION_TTL, ThreadQuery, ThreadRow};
+use superstep_checkpoint::{InterruptQuery, Page, ThreadQuery, ThreadRow};
 use superstep_graph::{Graph, InterruptId, NodeName, TaskId};
 use superstep_protocol::{
     GraphName, GraphVersion, QueuedRun, RunError, RunId, RunStatus, StreamMode, ThreadId,
@@ -26,6 +26,7 @@ use crate::{
     inside,
     shown::can_be_shown,
     stream::StreamEvent,
+    versions::seen_lately,
     view::{CheckpointView, StateView},
 };
 
@@ -43,6 +44,12 @@ pub struct ThreadDetail {
     pub graph: GraphName,
     /// The graph's version.
     pub graph_version: GraphVersion,
+    /// The topology of that, as it was registered when the thread came to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub topology: Option<String>,
+    /// Why nothing of it runs although it is busy: its version has no worker.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits_for: Option<String>,
     /// When it was created.
     pub created_at: String,
     /// When it last changed.
@@ -114,6 +121,8 @@ impl ThreadDetail {
                 error: run.error.clone(),
             }),
             queue: state.queue.iter().map(QueuedDetail::of).collect(),
+            topology: state.topology.clone(),
+            waits_for: None,
             state: StateView::of(state, graph),
         }
     }
@@ -187,7 +196,9 @@ impl Client {
         };
         let graph = self.graph_of(&state);
         can_be_shown(&state, graph).map_err(Error::Refused)?;
-        Ok(Some(ThreadDetail::of(&state, graph)))
+        let mut detail = ThreadDetail::of(&state, graph);
+        detail.waits_for = self.waits_for(&state).await?;
+        Ok(Some(detail))
     }
 
     /// The thread as its history shows it at a checkpoint, by that one's id; `None` if there is
@@ -243,6 +254,28 @@ impl Client {
         let graph = self.held(&state)?;
         let history = inside::history(graph, &state, place, limit);
         history.map(Some).map_err(Error::Refused)
+    }
+
+    /// Why nothing of a busy thread runs, if no worker of its version is there.
+    async fn waits_for(&self, state: &ThreadState) -> Result<Option<String>, Error> {
+        let decision = state.decision.as_ref().map(|decision| decision.dispatch);
+        let dispatch = decision.or_else(|| state.rounds.keys().next().copied());
+        let Some(graph) = dispatch.map(|dispatch| state.graph_for(dispatch)) else {
+            return Ok(None);
+        };
+        let graphs = self.graphs().await?;
+        let mut of_graph = graphs
+            .iter()
+            .filter(|known| known.graph == graph.name && known.version == graph.version);
+        let since = match of_graph.next() {
+            Some(known) if known.live => return Ok(None),
+            Some(known) => format!("no worker of {graph} since {}", known.renewed_at),
+            None => format!("no worker of {graph} ever registered"),
+        };
+        let stays = state.stays.as_ref();
+        let why =
+            stays.map(|stays| format!("; {} cannot take it over: {}", stays.to, stays.refusal));
+        Ok(Some(since + &why.unwrap_or_default()))
     }
 
     fn held(&self, state: &ThreadState) -> Result<&RunnableGraph, Error> {
@@ -328,17 +361,19 @@ impl Client {
     /// If the store fails.
     pub async fn graphs(&self) -> Result<Vec<RegisteredGraph>, Error> {
         let now = self.log().now().await.map_err(Error::Store)?;
-        let ttl_ms = u64::try_from(REGISTRATION_TTL.as_millis()).unwrap_or(u64::MAX);
         let registered = self.log().registrations().await.map_err(Error::Store)?;
         let mut graphs: Vec<RegisteredGraph> = registered
             .into_iter()
-            .map(|registration| RegisteredGraph {
-                live: registration.renewed_at.plus_ms(ttl_ms) >= now,
-                renewed_at: to_rfc3339(registration.renewed_at),
+            .map(|registration| {
                 // A description that cannot be read is none; the name still is one.
-                about: serde_json::from_slice(&registration.about).unwrap_or_default(),
-                graph: registration.graph.name,
-                version: registration.graph.version,
+                let about = serde_json::from_slice(&registration.about).unwrap_or_default();
+                RegisteredGraph {
+                    live: seen_lately(&about, registration.renewed_at, now),
+                    renewed_at: to_rfc3339(registration.renewed_at),
+                    about,
+                    graph: registration.graph.name,
+                    version: registration.graph.version,
+                }
             })
             .collect();
         graphs.sort_by(|a, b| (&a.graph, &a.version).cmp(&(&b.graph, &b.version)));

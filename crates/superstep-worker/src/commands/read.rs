@@ -12,14 +12,14 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value};
 use superstep_graph::command_input;
 use superstep_protocol::{
-    Answers, Cancel, CommandRef, Event, GraphId, Profile, RECURSION_LIMIT, Refusal, Resume, RunId,
-    Start, StateUpdate, Strategy, Terms, ThreadId,
+    Answers, Cancel, CommandRef, Event, Profile, RECURSION_LIMIT, Refusal, Resume, RunId, Start,
+    StateUpdate, Strategy, Terms, ThreadId,
 };
 use superstep_queue::CommandKind;
 use superstep_wire::{ResumeCommand, RunConfig, decode, outward};
 
 use super::{Commands, made_run, made_thread};
-use crate::{error::Error, threads::Threads};
+use crate::{error::Error, registry::Chosen, threads::Threads};
 
 /// What is told of a command that cannot be taken.
 type Told = superstep_wire::Refusal;
@@ -183,11 +183,12 @@ impl Commands {
         };
         let threads = &self.engine.threads;
         let chosen = self.registry.choose(threads, graph, None, &input).await?;
-        Ok(chosen.map(|graph| {
+        Ok(chosen.map(|(graph, topology)| {
             Some(Absent::Begun(Event::Start(Box::new(Start {
                 command: resume.command.clone(),
                 run: resume.run.clone(),
                 graph,
+                topology,
                 profile: self.settings.profile,
                 input,
                 recursion_limit: resume.recursion_limit.unwrap_or(RECURSION_LIMIT),
@@ -241,6 +242,7 @@ impl Commands {
             command: command.clone(),
             run: run.clone(),
             graph: found.state.graph.clone(),
+            topology: found.state.topology.clone(),
             profile: found.state.profile,
             input: Value::Null,
             recursion_limit: limit.unwrap_or(RECURSION_LIMIT),
@@ -279,7 +281,7 @@ impl Commands {
                 Ok(true) => Ok(None),
                 Ok(false) => {
                     let newest = self.registry.newest(threads, graph).await?;
-                    newest.map(|graph| Some(self.made(graph, command)))
+                    newest.map(|chosen| Some(self.made(chosen, command)))
                 }
                 Err(refusal) => Err(refusal),
             },
@@ -306,10 +308,11 @@ impl Commands {
         })
     }
 
-    fn made(&self, graph: GraphId, command: &CommandRef) -> Absent {
+    fn made(&self, (graph, topology): Chosen, command: &CommandRef) -> Absent {
         Absent::Made(Event::Create {
             command: command.clone(),
             graph,
+            topology,
             profile: self.settings.profile,
         })
     }
@@ -365,8 +368,8 @@ impl Commands {
         let input = start.input.unwrap_or_default();
         let version = start.graph_version.as_deref();
         let chosen = self.registry.choose(threads, graph, version, &input);
-        let graph = match chosen.await? {
-            Ok(graph) => graph,
+        let (graph, topology) = match chosen.await? {
+            Ok(chosen) => chosen,
             Err(refusal) => return refused(outward::refusal(&refusal)),
         };
         let checkpoint = start.checkpoint_id.as_deref();
@@ -379,6 +382,7 @@ impl Commands {
             command: command.clone(),
             run: run.clone(),
             graph,
+            topology,
             profile: self.settings.profile,
             input,
             recursion_limit: limit.unwrap_or(RECURSION_LIMIT),

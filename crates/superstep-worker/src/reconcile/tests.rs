@@ -174,7 +174,9 @@ impl Place {
 
     fn reconciler(&self) -> Reconciler {
         Reconciler::new(
+            self.engine(),
             self.effects(),
+            Registry::default(),
             Duration::from_secs(9),
             Duration::from_secs(1),
         )
@@ -201,6 +203,7 @@ impl Place {
             command: command(&format!("start {thread} {of}")),
             run: RunId::from(format!("run of {thread} {of}")),
             graph: id(),
+            topology: None,
             profile: Profile::Default,
             input: json!({ "of": of }),
             recursion_limit: 25,
@@ -459,6 +462,7 @@ impl Process {
                 slots: Arc::new(tokio::sync::Semaphore::new(place.settings.concurrency)),
                 engine: place.engine(),
                 effects: place.effects(),
+                registry: Registry::default(),
                 settings: place.settings.clone(),
                 sink: None,
                 cancels: crate::worker::Cancels::default(),

@@ -108,6 +108,7 @@ async fn store() -> Store {
         },
         run: RunId::new("r"),
         graph: id(),
+        topology: None,
         profile: Profile::Default,
         input: json!({}),
         recursion_limit: 25,
