@@ -16,7 +16,7 @@ use superstep_graph::{
 use superstep_protocol::{GraphId, GraphName};
 use superstep_worker::{
     CachePolicy, Checkpointer, InputSchema, NodeCache, NodeCode, Policies, RetryPolicy,
-    RunnableGraph, Subgraph,
+    RunnableGraph, Subgraph, VersionPolicy,
 };
 
 use crate::{
@@ -122,6 +122,7 @@ pub struct GraphBuilder<S> {
     functions: BTreeMap<NodeName, NodeCode>,
     policies: BTreeMap<NodeName, Policies>,
     cache: Option<Arc<dyn NodeCache>>,
+    versions: VersionPolicy,
     state: PhantomData<fn() -> S>,
 }
 
@@ -149,14 +150,22 @@ impl<S: State> GraphBuilder<S> {
             functions: BTreeMap::new(),
             policies: BTreeMap::new(),
             cache: None,
+            versions: VersionPolicy::default(),
             state: PhantomData,
         }
     }
 
-    /// The version that the graph is registered under; `1` otherwise. A thread stays with the
-    /// version that it was started on.
+    /// The version that the graph is registered under; `1` otherwise. What becomes of threads of
+    /// other versions is said by [`versions`](Self::versions).
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = version.into();
+        self
+    }
+
+    /// Says what becomes of threads that other versions left behind; what is in flight stays with
+    /// its version otherwise.
+    pub fn versions(mut self, policy: VersionPolicy) -> Self {
+        self.versions = policy;
         self
     }
 
@@ -611,6 +620,7 @@ impl<S: State> GraphBuilder<S> {
             functions,
             policies,
             cache,
+            versions,
             state: _,
         } = self;
         if name.as_str().is_empty() || version.is_empty() {
@@ -652,7 +662,8 @@ impl<S: State> GraphBuilder<S> {
         let runnable = RunnableGraph::new(id, topology, functions)
             .expect("each node was added with its function")
             .with_description(description)
-            .with_policies(policies);
+            .with_policies(policies)
+            .with_versions(versions);
         let runnable = match cache {
             Some(cache) => runnable.with_cache(cache),
             None => runnable,

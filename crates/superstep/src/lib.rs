@@ -83,7 +83,7 @@ pub use superstep_worker::{
     CachePolicy, CheckpointView, Checkpointer, ErrorKind, Graphs, Interrupt, InterruptView, Limits,
     MemoryCache, NodeCache, NodeContext as Context, NodeError, NodeFailure, NodeReturn, OutputSink,
     RetryPolicy, RunOptions, RunnableGraph, Sleep, StateView, StreamEvent, TaskInfo, TaskView,
-    WorkerSettings,
+    VersionPolicy, WorkerSettings,
 };
 pub use thread::Thread;
 

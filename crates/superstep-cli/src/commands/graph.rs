@@ -63,7 +63,15 @@ pub(crate) async fn registered(session: &Session, command: &GraphCommand) -> Res
     match command {
         GraphCommand::List { .. } => {
             let mut rows = table(
-                ["graph", "version", "worker", "renewed", "what it does"],
+                [
+                    "graph",
+                    "version",
+                    "worker",
+                    "renewed",
+                    "threads of others",
+                    "topology",
+                    "what it does",
+                ],
                 &["what it does"],
             );
             for graph in &graphs {
@@ -72,6 +80,8 @@ pub(crate) async fn registered(session: &Session, command: &GraphCommand) -> Res
                     graph.version.as_str(),
                     if graph.live { "live" } else { "none" },
                     seconds(&graph.renewed_at).as_str(),
+                    graph.about["versions"].as_str().unwrap_or("pinned"),
+                    short(graph.about["topology_hash"].as_str().unwrap_or_default()),
                     graph.about["description"].as_str().unwrap_or_default(),
                 ]);
             }
@@ -89,6 +99,11 @@ pub(crate) async fn registered(session: &Session, command: &GraphCommand) -> Res
             draw(output, name, mermaid)
         }
     }
+}
+
+/// Enough of a topology's hash to tell it from another.
+fn short(hash: &str) -> &str {
+    hash.get(..8).unwrap_or(hash)
 }
 
 fn draw(output: Output, name: &str, mermaid: &str) -> Result<Exit, Failure> {

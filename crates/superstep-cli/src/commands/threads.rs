@@ -106,6 +106,12 @@ async fn get(session: &Session, thread: &ThreadId) -> Result<Exit, Failure> {
         "{BOLD}{thread}{BOLD:#}  {style}{}{style:#}  {DIM}graph {}@{}, created {}, updated {}{DIM:#}",
         found.status, found.graph, found.graph_version, found.created_at, found.updated_at
     ))?;
+    if let Some(topology) = &found.topology {
+        output.line(format!("{DIM}topology {topology}{DIM:#}"))?;
+    }
+    if let Some(why) = &found.waits_for {
+        output.line(format!("{BAD}waits{BAD:#}  {why}"))?;
+    }
     if let Some(run) = &found.run {
         output.line(format!("run {}  {}", run.run_id, run.status))?;
         if let Some(error) = &run.error {
