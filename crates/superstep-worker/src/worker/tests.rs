@@ -18,6 +18,10 @@ use superstep_queue::{
 };
 use superstep_wire::{Event, EventKind, Outcome, Reply, decode};
 
+mod scripted;
+mod stops;
+mod strategies;
+
 use super::*;
 use crate::{Node, NodeContext, NodeError, NodeReturn, RunnableGraph, StateView, SystemWorld};
 
@@ -93,6 +97,15 @@ fn failing() -> RunnableGraph {
     RunnableGraph::new(id("failing"), builder.compile().unwrap(), nodes).unwrap()
 }
 
+fn message(kind: superstep_queue::CommandKind, target: &str, body: &Value) -> CommandMessage {
+    CommandMessage {
+        kind,
+        target: target.to_owned(),
+        headers: BTreeMap::new(),
+        body: Bytes::from(body.to_string()),
+    }
+}
+
 struct Cluster {
     log: Arc<MemoryLog>,
     queue: Arc<MemoryQueue>,
@@ -103,42 +116,48 @@ struct Cluster {
 
 impl Cluster {
     async fn start(workers: usize, settings: WorkerSettings) -> Self {
-        let log = Arc::new(MemoryLog::new());
-        let queue = Arc::new(MemoryQueue::new(MemoryQueueSettings::default()).unwrap());
-        let events = queue.events(&EventFilter::default()).await.unwrap();
-        let shutdown = CancellationToken::new();
-        let mut cluster = Self {
-            log,
-            queue,
-            events,
-            shutdown,
-            workers: Vec::new(),
-        };
+        let mut cluster = Self::empty(MemoryQueueSettings::default()).await;
         for _ in 0..workers {
             let mut graphs = Graphs::new();
             graphs.add(asking()).add(fanning()).add(failing());
-            let worker = Worker::new(
-                graphs,
-                Arc::clone(&cluster.log) as _,
-                Arc::clone(&cluster.queue) as _,
-                Subjects::new("superstep", "default").unwrap(),
-                Arc::new(SystemWorld),
-                settings.clone(),
-            );
-            cluster
-                .workers
-                .push(tokio::spawn(worker.run(cluster.shutdown.clone())));
+            cluster.add(graphs, settings.clone());
         }
         cluster
     }
 
+    /// Without workers.
+    async fn empty(queue: MemoryQueueSettings) -> Self {
+        let queue = Arc::new(MemoryQueue::new(queue).unwrap());
+        let events = queue.events(&EventFilter::default()).await.unwrap();
+        Self {
+            log: Arc::new(MemoryLog::new()),
+            queue,
+            events,
+            shutdown: CancellationToken::new(),
+            workers: Vec::new(),
+        }
+    }
+
+    /// Adds a worker of these graphs.
+    fn add(&mut self, graphs: Graphs, settings: WorkerSettings) {
+        let worker = self.worker(graphs, settings);
+        let working = worker.run(self.shutdown.clone());
+        self.workers.push(tokio::spawn(working));
+    }
+
+    fn worker(&self, graphs: Graphs, settings: WorkerSettings) -> Worker {
+        Worker::new(
+            graphs,
+            Arc::clone(&self.log) as _,
+            Arc::clone(&self.queue) as _,
+            Subjects::new("superstep", "default").unwrap(),
+            Arc::new(SystemWorld),
+            settings,
+        )
+    }
+
     async fn send(&self, kind: superstep_queue::CommandKind, target: &str, body: Value) -> Reply {
-        let command = CommandMessage {
-            kind,
-            target: target.to_owned(),
-            headers: BTreeMap::new(),
-            body: Bytes::from(body.to_string()),
-        };
+        let command = message(kind, target, &body);
         let (_, reply) = self
             .queue
             .request(command, Duration::from_secs(20))
@@ -161,25 +180,26 @@ impl Cluster {
         .unwrap_or_else(|_| panic!("no {kind} event in time"))
     }
 
-    async fn state(&self, thread: &str) -> ThreadState {
-        let threads = Threads::new(
+    fn threads(&self) -> Threads {
+        Threads::new(
             Arc::clone(&self.log) as _,
             Arc::new(SystemWorld),
             crate::Limits::default(),
             Duration::from_secs(1),
-        );
-        let found = threads.load(&thread.into()).await.unwrap();
+        )
+    }
+
+    async fn state(&self, thread: &str) -> ThreadState {
+        let found = self.threads().load(&thread.into()).await.unwrap();
         Arc::unwrap_or_clone(found.expect("the thread is there").state)
     }
 
     async fn checkpoints(&self, thread: &str) -> Vec<String> {
-        let threads = Threads::new(
-            Arc::clone(&self.log) as _,
-            Arc::new(SystemWorld),
-            crate::Limits::default(),
-            Duration::from_secs(1),
-        );
-        let history = threads.history(&thread.into(), None, 100).await.unwrap();
+        let history = self
+            .threads()
+            .history(&thread.into(), None, 100)
+            .await
+            .unwrap();
         let ids = history.into_iter().map(|found| found.checkpoint_id);
         ids.collect()
     }
