@@ -22,6 +22,15 @@ use crate::{
 pub(crate) const QUESTION: char = 'q';
 /// How a timer begins there; then its name.
 pub(crate) const TIMER: char = 'd';
+/// The score of a blob that stays, in the index of its thread's blobs, less the version of the
+/// last record that refers to it: more than any time.
+pub(crate) const BLOB_STAYS: u64 = 1 << 52;
+
+/// Whether a blob of this score stays.
+pub(crate) fn blob_stays(score: &str) -> bool {
+    const FROM: f64 = 4_503_599_627_370_496.0;
+    score.parse().is_ok_and(|score: f64| score >= FROM)
+}
 
 /// A call of the append script. `was` is the row that an earlier try met, if it was of another
 /// graph: then the list that the thread leaves has to be named too.

@@ -13,7 +13,7 @@ use superstep_protocol::{Head, ThreadId, ThreadStatus, UnixMillis};
 
 use crate::{
     RedisLog,
-    append::{QUESTION, TIMER, round_field},
+    append::{QUESTION, TIMER, blob_stays, round_field},
     codec::{corrupt, member, read_head, read_row, row_field, status_digit},
     keys::ThreadKey,
     lists::read_score,
@@ -157,7 +157,7 @@ impl RedisLog {
             }
         }
         for entry in blobs.texts()?.chunks_exact(2) {
-            if entry[1] == "inf" {
+            if blob_stays(&entry[1]) {
                 kept.blobs.insert(entry[0].clone());
             }
         }

@@ -21,7 +21,7 @@ use superstep_protocol::{CommandId, Dispatch, GraphId, Head, Nonce, ThreadId, Un
 use tokio::time::timeout;
 
 use crate::{
-    append::{Inventory, append_call, delete_call, round_field},
+    append::{BLOB_STAYS, Inventory, append_call, delete_call, round_field},
     check,
     codec::{corrupt, graph_field, read_graph, read_head, read_record, read_row},
     durable::Durable,
@@ -464,10 +464,20 @@ impl ThreadLog for RedisLog {
     }
 
     async fn trim(&self, thread: &ThreadId, snapshot: Head) -> Result<Trimmed, Error> {
-        let key = self.keys.shard(thread).thread(thread);
-        let mut cmd = scripts::call(&scripts::TRIM, &[key]);
+        // What is found here can only be named again meanwhile, which the script looks at once more;
+        // what is not found was named by an append since.
+        let shard = self.keys.shard(thread);
+        let mut cmd = redis::cmd("ZRANGEBYSCORE");
+        cmd.arg(shard.blob_index(thread)).arg(BLOB_STAYS);
+        cmd.arg(format!("({}", BLOB_STAYS.saturating_add(snapshot.version)));
+        let blobs = self.ask("a read of blobs", &cmd).await?.texts()?;
+        let mut keys = vec![shard.thread(thread), shard.blob_index(thread)];
+        keys.extend(blobs.iter().map(|id| shard.blob(thread, id)));
+        let mut cmd = scripts::call(&scripts::TRIM, &keys);
         cmd.arg(snapshot.version)
-            .arg(format!("{}:{}:", snapshot.nonce, snapshot.version));
+            .arg(format!("{}:{}:", snapshot.nonce, snapshot.version))
+            .arg(millis(BLOB_TTL))
+            .arg(blobs);
         let removed = self.ask("a trim", &cmd).await?.integer()?;
         Ok(match u64::try_from(removed) {
             Ok(removed) => Trimmed::Removed(removed),

@@ -286,7 +286,7 @@ impl ThreadLog for SqliteLog {
 
     async fn trim(&self, thread: &ThreadId, snapshot: Head) -> Result<Trimmed, Error> {
         let thread = thread.clone();
-        self.write(move |connection, _| append::trim(connection, &thread, snapshot))
+        self.write(move |connection, now| append::trim(connection, &thread, snapshot, now))
             .await
     }
 

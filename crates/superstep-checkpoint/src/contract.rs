@@ -234,6 +234,9 @@ macro_rules! contract_clock_tests {
                 a_blob_without_a_record_goes_away_in_time
                 a_blob_of_a_record_stays
                 a_blob_put_again_before_its_record_stays_longer
+                a_trim_frees_blobs_of_trimmed_records_only
+                a_blob_freed_by_a_trim_is_lifted_by_an_append
+                no_blob_of_a_record_is_lost_to_trims
                 registrations_carry_when_they_were_renewed
                 watch_entries_carry_the_stores_time
             }
@@ -291,6 +294,7 @@ macro_rules! contract_inspect_list {
         $($expand)+! { $($make)+;
             every_log_is_found_without_the_indexes
             what_is_kept_follows_the_appends
+            blobs_stay_as_long_as_their_records
             a_tombstone_is_kept_without_entries
             a_reindex_replaces_every_entry
             a_reindex_enters_the_watch_with_the_head

@@ -505,7 +505,9 @@ pub trait ThreadLog: Send + Sync + 'static {
     ) -> Result<Page<(ThreadId, InterruptRow)>, Error>;
 
     /// Removes the records before `snapshot`, if the log holds that very record and it carries
-    /// a full snapshot.
+    /// a full snapshot. Blobs that no append since the one of `snapshot` has named are given
+    /// [`BLOB_TTL`](crate::BLOB_TTL) in the same atomic step, and are not removed at once: who has
+    /// put one of them again and is about to append its record lifts that time, as ever.
     async fn trim(&self, thread: &ThreadId, snapshot: Head) -> Result<Trimmed, Error>;
 
     /// Replaces the whole thread (records, rounds with results and progress, blobs, index entries) by one

@@ -271,7 +271,8 @@ impl ThreadLog for MemoryLog {
     }
 
     async fn trim(&self, thread: &ThreadId, snapshot: Head) -> Result<Trimmed, Error> {
-        Ok(self.at_now().0.trim(thread, snapshot))
+        let (mut state, now) = self.at_now();
+        Ok(state.trim(thread, snapshot, now))
     }
 
     async fn delete(

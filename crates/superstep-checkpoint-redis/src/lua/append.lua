@@ -104,12 +104,13 @@ if ARGV[a] == 'e' then
   a = last + 1
 end
 if ARGV[a] == 'b' then
-  local index = KEYS[k]
+  -- the score says that the blob stays, and which record referred to it last: 2^52 more than that
+  local index, named = KEYS[k], string.format('%.0f', 4503599627370496 + tonumber(version))
   call('PERSIST', index)
   for i = a + 1, #ARGV do
     k = k + 1
     call('PERSIST', KEYS[k])
-    call('ZADD', index, '+inf', ARGV[i])
+    call('ZADD', index, named, ARGV[i])
   end
 end
 if outcome then call('SET', outcome[1], outcome[2], 'PX', outcome[3]) end

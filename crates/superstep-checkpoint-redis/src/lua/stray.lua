@@ -7,7 +7,9 @@ local kind, member, has, remove = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 if kind == 'm' or kind == 'b' then
   if redis.call('PTTL', KEYS[1]) ~= -1 then return 0 end
   if kind == 'm' and redis.call('HEXISTS', KEYS[2], has) == 1 then return 0 end
-  if kind == 'b' and redis.call('ZSCORE', KEYS[4], has) == 'inf' then return 0 end
+  if kind == 'b' and tonumber(redis.call('ZSCORE', KEYS[4], has) or 0) >= 4503599627370496 then
+    return 0
+  end
   if remove ~= '' then redis.call('PEXPIRE', KEYS[1], remove) end
   return 1
 end

@@ -46,7 +46,7 @@ pub(super) fn append(
         maps::put_outcome(connection, thread, command, outcome, now)?;
     }
     for id in &append.blobs {
-        maps::keep_blob(connection, thread, id, now)?;
+        maps::keep_blob(connection, thread, id, append.record.head.version, now)?;
     }
     Ok(Appended::Done)
 }
@@ -84,6 +84,7 @@ pub(super) fn trim(
     connection: &Connection,
     thread: &ThreadId,
     snapshot: Head,
+    now: UnixMillis,
 ) -> Result<Trimmed, Failure> {
     let is_snapshot = connection
         .prepare_cached(
@@ -101,6 +102,7 @@ pub(super) fn trim(
     let removed = connection
         .prepare_cached("DELETE FROM records WHERE thread = ?1 AND version < ?2")?
         .execute(params![thread.as_str(), int(snapshot.version)])?;
+    maps::free_blobs(connection, thread, snapshot.version, now)?;
     Ok(Trimmed::Removed(removed as u64))
 }
 

@@ -224,19 +224,40 @@ pub(super) fn put_blob(
     Ok(())
 }
 
-/// Lifts a blob's time, if it is still there.
+/// Lifts a blob's time, if it is still there, and notes the record that refers to it.
 pub(super) fn keep_blob(
     connection: &Connection,
     thread: &ThreadId,
     id: &str,
+    version: u64,
     now: UnixMillis,
 ) -> Result<(), Failure> {
     connection
         .prepare_cached(
-            "UPDATE blobs SET expires_at = NULL
-             WHERE thread = ?1 AND id = ?2 AND expires_at > ?3",
+            "UPDATE blobs SET expires_at = NULL, named = ?4
+             WHERE thread = ?1 AND id = ?2 AND (expires_at IS NULL OR expires_at > ?3)",
         )?
-        .execute(params![thread.as_str(), id, millis(now)])?;
+        .execute(params![thread.as_str(), id, millis(now), int(version)])?;
+    Ok(())
+}
+
+/// Gives a time to live to the blobs that no record from `version` on refers to.
+pub(super) fn free_blobs(
+    connection: &Connection,
+    thread: &ThreadId,
+    version: u64,
+    now: UnixMillis,
+) -> Result<(), Failure> {
+    connection
+        .prepare_cached(
+            "UPDATE blobs SET expires_at = ?3
+             WHERE thread = ?1 AND expires_at IS NULL AND named < ?2",
+        )?
+        .execute(params![
+            thread.as_str(),
+            int(version),
+            millis(later(now, BLOB_TTL))
+        ])?;
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! Contract of time, for logs whose clock can be set: what goes away, when, and what stays.
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -10,15 +11,18 @@ use std::{
 
 use bytes::Bytes;
 use superstep_graph::TaskId;
-use superstep_protocol::UnixMillis;
+use superstep_protocol::{Head, Nonce, ThreadId, UnixMillis};
 
-use super::build::{
-    EARLIER, LATER, Log, command, graph, grow, head, must, next, next_with, record, start_round,
-    thread,
+use super::{
+    build::{
+        EARLIER, LATER, Log, command, graph, grow, head, must, next, next_with, record,
+        start_round, thread,
+    },
+    model::Dice,
 };
 use crate::{
     Append, Appended, BLOB_TTL, ENDED_ROUND_TTL, ErrorKind, IndexChange, OUTCOME_TTL, PutResult,
-    TOMBSTONE_TTL, memory::Clock,
+    TOMBSTONE_TTL, Trimmed, memory::Clock,
 };
 
 /// A clock that stands still until it is told to go on.
@@ -66,7 +70,7 @@ fn just_before(time: Duration) -> Duration {
     time.checked_sub(MOMENT).unwrap()
 }
 
-async fn delete(log: &Log) -> superstep_protocol::Head {
+async fn delete(log: &Log) -> Head {
     let t = thread("t");
     let now = grow(log, &t, 2).await;
     let grave = head(3, 666);
@@ -206,6 +210,144 @@ pub async fn a_blob_put_again_before_its_record_stays_longer(log: Log, clock: Ma
     log.put_blob(&t, "a", Bytes::from("v")).await.unwrap();
     clock.advance(just_before(BLOB_TTL));
     assert_eq!(log.blobs(&t, &ids).await.unwrap(), [Bytes::from("v")]);
+}
+
+/// Puts blobs and appends the next record, with a snapshot, that refers to them.
+async fn append_naming(log: &Log, t: &ThreadId, after: Option<Head>, ids: &[&str]) -> Head {
+    let version = after.map_or(1, |after| after.version + 1);
+    for id in ids {
+        put(log, t, id).await;
+    }
+    let mut append = next(after, version);
+    append.record = record(head(version, version), version);
+    append.blobs = ids.iter().map(|id| (*id).to_owned()).collect();
+    must(log, t, &append).await
+}
+
+async fn put(log: &Log, t: &ThreadId, id: &str) {
+    let bytes = Bytes::copy_from_slice(id.as_bytes());
+    log.put_blob(t, id, bytes).await.unwrap();
+}
+
+/// Whether the blob of this id is there, as it was put.
+async fn is_there(log: &Log, t: &ThreadId, id: &str) -> bool {
+    match log.blobs(t, &[id.to_owned()]).await {
+        Ok(found) => found == [Bytes::copy_from_slice(id.as_bytes())],
+        Err(error) => {
+            assert_eq!(error.kind(), ErrorKind::Corrupt);
+            false
+        }
+    }
+}
+
+/// What only trimmed records refer to goes away in time, and nothing else does.
+pub async fn a_trim_frees_blobs_of_trimmed_records_only(log: Log, clock: ManualClock) {
+    let (t, u) = (thread("t"), thread("u"));
+    append_naming(&log, &u, None, &["old"]).await;
+    let one = append_naming(&log, &t, None, &["old", "both"]).await;
+    let two = append_naming(&log, &t, Some(one), &["both", "new"]).await;
+    let trimmed = log.trim(&t, one).await.unwrap();
+    assert_eq!(trimmed, Trimmed::Removed(0));
+    clock.advance(BLOB_TTL * 2);
+    assert!(is_there(&log, &t, "old").await);
+    let refused = Head {
+        nonce: Nonce(99),
+        ..two
+    };
+    let trimmed = log.trim(&t, refused).await.unwrap();
+    assert_eq!(trimmed, Trimmed::NotASnapshot);
+    clock.advance(BLOB_TTL * 2);
+    assert!(is_there(&log, &t, "old").await);
+    let trimmed = log.trim(&t, two).await.unwrap();
+    assert_eq!(trimmed, Trimmed::Removed(1));
+    clock.advance(just_before(BLOB_TTL));
+    assert!(is_there(&log, &t, "old").await);
+    clock.advance(MOMENT * 2);
+    assert!(!is_there(&log, &t, "old").await);
+    clock.advance(BLOB_TTL * 2);
+    assert!(is_there(&log, &t, "both").await && is_there(&log, &t, "new").await);
+    assert!(is_there(&log, &u, "old").await);
+}
+
+/// A writer that put a value before a trim freed it keeps it with its record.
+pub async fn a_blob_freed_by_a_trim_is_lifted_by_an_append(log: Log, clock: ManualClock) {
+    let t = thread("t");
+    let one = append_naming(&log, &t, None, &["a", "b"]).await;
+    let two = append_naming(&log, &t, Some(one), &[]).await;
+    put(&log, &t, "a").await;
+    log.trim(&t, two).await.unwrap();
+    let mut append = next(Some(two), 3);
+    append.blobs = vec!["a".to_owned()];
+    must(&log, &t, &append).await;
+    clock.advance(BLOB_TTL * 2);
+    assert!(is_there(&log, &t, "a").await);
+    assert!(!is_there(&log, &t, "b").await);
+    // One that was freed and is put again has the whole time from then on.
+    append_naming(&log, &t, Some(head(3, 3)), &["b"]).await;
+    let five = append_naming(&log, &t, Some(head(4, 4)), &["a"]).await;
+    log.trim(&t, five).await.unwrap();
+    clock.advance(just_before(BLOB_TTL));
+    put(&log, &t, "b").await;
+    clock.advance(just_before(BLOB_TTL));
+    append_naming(&log, &t, Some(five), &["b"]).await;
+    clock.advance(BLOB_TTL * 2);
+    assert!(is_there(&log, &t, "a").await && is_there(&log, &t, "b").await);
+}
+
+/// However puts, appends, trims and time follow each other, no value is lost that a record in the
+/// log refers to, and none stays that no record does.
+pub async fn no_blob_of_a_record_is_lost_to_trims(log: Log, clock: ManualClock) {
+    const IDS: [&str; 5] = ["a", "b", "c", "d", "e"];
+    let mut dice = Dice(7);
+    for round in 0..6 {
+        let t = thread(&format!("t{round}"));
+        let mut last = None;
+        let mut names: BTreeMap<u64, Vec<&str>> = BTreeMap::new();
+        let mut put_at: BTreeMap<&str, UnixMillis> = BTreeMap::new();
+        for _ in 0..80 {
+            match dice.below(8) {
+                0..=2 => {
+                    let id = *dice.pick(&IDS).unwrap();
+                    put(&log, &t, id).await;
+                    put_at.insert(id, clock.now());
+                }
+                3..=4 => {
+                    // A writer appends well within the time of what it put.
+                    let fresh = clock.now().0 - u64::try_from(BLOB_TTL.as_millis()).unwrap() / 2;
+                    let ready = put_at.iter().filter(|(_, at)| at.0 >= fresh);
+                    let ids: Vec<&str> = ready.map(|(id, _)| *id).collect();
+                    let ids: Vec<&str> = ids.into_iter().filter(|_| dice.one_in(2)).collect();
+                    let version = last.map_or(1, |last: Head| last.version + 1);
+                    let mut append = next(last, version);
+                    append.record = record(head(version, version), version);
+                    append.blobs = ids.iter().map(|id| (*id).to_owned()).collect();
+                    last = Some(must(&log, &t, &append).await);
+                    names.insert(version, ids);
+                }
+                5..=6 => {
+                    let kept: Vec<u64> = names.keys().copied().collect();
+                    if let Some(at) = dice.pick(&kept).copied() {
+                        log.trim(&t, head(at, at)).await.unwrap();
+                        names = names.split_off(&at);
+                    }
+                }
+                _ => {
+                    let part = u32::try_from(dice.below(5)).unwrap();
+                    clock.advance(BLOB_TTL / 4 * part);
+                }
+            }
+            for id in names.values().flatten() {
+                assert!(is_there(&log, &t, id).await, "{id} of {names:?}");
+            }
+        }
+        let Some(last) = last else { continue };
+        let end = append_naming(&log, &t, Some(last), &["a"]).await;
+        log.trim(&t, end).await.unwrap();
+        clock.advance(BLOB_TTL * 2);
+        for id in IDS {
+            assert_eq!(is_there(&log, &t, id).await, id == "a", "{id}");
+        }
+    }
 }
 
 /// A worker that stopped renewing is seen by the age of its registration.

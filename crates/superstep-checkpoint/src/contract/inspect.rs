@@ -9,11 +9,14 @@ use std::{
 };
 
 use bytes::Bytes;
-use superstep_protocol::{ThreadId, ThreadStatus, UnixMillis};
+use superstep_protocol::{Head, ThreadId, ThreadStatus, UnixMillis};
 
-use super::build::{
-    LATER, Log, all_interrupts, any_interrupt, any_thread, grow, head, interrupt, must, next,
-    next_with, record, row, thread,
+use super::{
+    build::{
+        LATER, Log, all_interrupts, any_interrupt, any_thread, grow, head, interrupt, must, next,
+        next_with, record, row, thread,
+    },
+    model::Dice,
 };
 use crate::{IndexChange, Inspect, PutResult, Reindex, Stray, ThreadLog, ThreadQuery};
 
@@ -134,7 +137,52 @@ pub async fn what_is_kept_follows_the_appends(log: Log, inspect: Tool) {
     let kept = inspect.kept(&id).await.unwrap().unwrap();
     assert_eq!((kept.records, kept.oldest, kept.watched), (1, 3, None));
     assert_eq!(kept.interrupts.len(), 1);
-    assert!(kept.due.is_empty() && kept.rounds.is_empty());
+    assert!(kept.due.is_empty() && kept.rounds.is_empty() && kept.blobs.is_empty());
+    assert!(all_strays(&inspect).await.is_empty());
+}
+
+/// However puts, appends and trims follow each other, the values that stay are those that a record
+/// in the log refers to.
+pub async fn blobs_stay_as_long_as_their_records(log: Log, inspect: Tool) {
+    const IDS: [&str; 4] = ["a", "b\0c", "b", "d"];
+    let mut dice = Dice(11);
+    for round in 0..4 {
+        let id = thread(&format!("t{round}"));
+        let mut last = None;
+        let mut names: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+        for _ in 0..60 {
+            match dice.below(4) {
+                0 => {
+                    let name = *dice.pick(&IDS).unwrap();
+                    log.put_blob(&id, name, Bytes::from(name)).await.unwrap();
+                }
+                1 => {
+                    let kept: Vec<u64> = names.keys().copied().collect();
+                    if let Some(at) = dice.pick(&kept).copied() {
+                        log.trim(&id, head(at, at)).await.unwrap();
+                        names = names.split_off(&at);
+                    }
+                }
+                _ => {
+                    let named: Vec<_> = IDS.iter().filter(|_| dice.one_in(2)).collect();
+                    for name in &named {
+                        log.put_blob(&id, name, Bytes::from(**name)).await.unwrap();
+                    }
+                    let version = last.map_or(1, |last: Head| last.version + 1);
+                    let mut append = next_with(last, version, IndexChange::default());
+                    append.record = record(head(version, version), version);
+                    append.blobs = named.iter().map(ToString::to_string).collect();
+                    last = Some(must(&log, &id, &append).await);
+                    names.insert(version, append.blobs);
+                }
+            }
+            let named: BTreeSet<String> = names.values().flatten().cloned().collect();
+            let ids: Vec<String> = named.iter().cloned().collect();
+            log.blobs(&id, &ids).await.unwrap();
+            let kept = inspect.kept(&id).await.unwrap();
+            assert_eq!(kept.map(|kept| kept.blobs).unwrap_or_default(), named);
+        }
+    }
     assert!(all_strays(&inspect).await.is_empty());
 }
 

@@ -103,6 +103,7 @@ impl MemoryLog {
                 let blob = Blob {
                     bytes,
                     expires: None,
+                    named: u64::MAX,
                 };
                 state.blobs.insert((thread.clone(), id), blob);
             }

@@ -60,6 +60,8 @@ pub(super) struct Round {
 pub(super) struct Blob {
     pub(super) bytes: Bytes,
     pub(super) expires: Option<UnixMillis>,
+    /// The last record that refers to it.
+    pub(super) named: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -181,6 +183,7 @@ impl State {
         for id in &append.blobs {
             if let Some(blob) = self.blobs.get_mut(&(thread.clone(), id.clone())) {
                 blob.expires = None;
+                blob.named = version;
             }
         }
         Appended::Done
@@ -406,6 +409,7 @@ impl State {
                 free.insert(Blob {
                     bytes,
                     expires: Some(expires),
+                    named: 0,
                 });
             }
         }
@@ -525,7 +529,7 @@ impl State {
         Ok(page(rows, query.limit, after, false, key))
     }
 
-    pub(super) fn trim(&mut self, thread: &ThreadId, snapshot: Head) -> Trimmed {
+    pub(super) fn trim(&mut self, thread: &ThreadId, snapshot: Head, now: UnixMillis) -> Trimmed {
         let Some(found) = self.threads.get_mut(thread) else {
             return Trimmed::NotASnapshot;
         };
@@ -535,6 +539,21 @@ impl State {
         }
         let kept = found.records.split_off(&snapshot.version);
         let removed = std::mem::replace(&mut found.records, kept);
+        let expires = after(now, BLOB_TTL);
+        let of_thread = (thread.clone(), String::new())..;
+        let mut freed = Vec::new();
+        for ((owner, id), blob) in self.blobs.range_mut(of_thread) {
+            if owner != thread {
+                break;
+            }
+            if blob.expires.is_none() && blob.named < snapshot.version {
+                blob.expires = Some(expires);
+                freed.push(id.clone());
+            }
+        }
+        for id in freed {
+            self.expire_at(expires, Expiry::Blob(thread.clone(), id));
+        }
         Trimmed::Removed(removed.len() as u64)
     }
 
