@@ -430,7 +430,7 @@ fn grown() -> Vec<(&'static str, Record)> {
         refusal: Some(Refusal::MissingNode {
             thread: "order-42".into(),
             node: "review".into(),
-            from: graph,
+            from: graph.clone(),
             to,
         }),
     };

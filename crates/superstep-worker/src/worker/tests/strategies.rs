@@ -184,6 +184,7 @@ async fn accepts_and_dies(scene: &Scene, run: &str, strategy: Strategy) {
         strategy,
         not_before: None,
         before: None,
+        topology: None,
     }));
     let accepted = engine
         .accept(&"t".into(), &start, None, || None)
