@@ -23,6 +23,7 @@ mod outside;
 mod patterns;
 mod reconcile;
 mod story;
+mod strategies;
 mod time_to_continue;
 mod topologies;
 

@@ -73,6 +73,7 @@ pub(crate) fn graphs(worker: &str, dir: &Path, dying: &Arc<Dying>) -> Vec<Runnab
         fill(&place),
         mixed(&place),
         pair(),
+        runs(&place),
     ]
 }
 
@@ -229,6 +230,50 @@ fn pair() -> RunnableGraph {
         .edge(START, "right")
         .edge("left", END)
         .edge("right", END)
+        .build()
+        .expect("the graph is right as written")
+        .into()
+}
+
+/// Two nodes in a row that add their name and run to `log`. The second does as `how` says: `gate`
+/// waits for the file `open`, or until it is told to stop; `sleep` sleeps for an hour, `ask` asks.
+fn runs(place: &Place) -> RunnableGraph {
+    let first = |_: Value, ctx: Context| async move {
+        Ok(json!({"log": [format!("first {}", ctx.run_id())]}))
+    };
+    let place = place.clone();
+    let second = move |state: Value, ctx: Context| {
+        let place = place.clone();
+        async move {
+            let run = ctx.run_id().to_string();
+            match state["how"].as_str() {
+                Some("sleep") => ctx.sleep(Duration::from_secs(3_600)).await,
+                Some("ask") => {
+                    ctx.interrupt::<Value>(json!("well?")).await?;
+                }
+                _ => {
+                    place.note(&format!("begins {run}"))?;
+                    tokio::select! {
+                        () = place.until("open") => {}
+                        () = ctx.cancelled() => {
+                            place.note(&format!("told {run}"))?;
+                            return Err(NodeError::new("Told", "it was told to stop"));
+                        }
+                    }
+                    place.note(&format!("ends {run}"))?;
+                }
+            }
+            Ok(json!({"log": [format!("second {run}")]}))
+        }
+    };
+    Graph::dynamic("runs")
+        .channel("how", Channel::Last)
+        .channel("log", list())
+        .node("first", first)
+        .node("second", second)
+        .edge(START, "first")
+        .edge("first", "second")
+        .edge("second", END)
         .build()
         .expect("the graph is right as written")
         .into()
