@@ -79,7 +79,11 @@ async fn the_same_command_again_has_the_same_outcome() {
     outside.event("run_completed", "t").await;
     assert_eq!(repeated(&outside, subject, "r-1", &resume).await, answered);
     // A refusal is remembered too, though what it was refused for is over.
-    let busy = json!({"thread_id": "u", "input": {"draft": "d"}});
+    let busy = json!({
+        "thread_id": "u",
+        "input": {"draft": "d"},
+        "multitask_strategy": "reject",
+    });
     asked(&outside, "basic", "u", json!({"draft": "d"})).await;
     let refused = outside
         .ask(START_BASIC, &[("Nats-Msg-Id", "s-2")], &busy)
@@ -129,9 +133,11 @@ async fn another_start_of_a_waiting_thread_is_refused() {
     let cluster = Cluster::start();
     let _a = cluster.worker("a").await;
     let outside = cluster.outside().await;
+    let mut start = basic("t");
+    start["multitask_strategy"] = json!("reject");
     let (one, other) = join(
-        outside.ask(START_BASIC, &[("Nats-Msg-Id", "s-1")], basic("t")),
-        outside.ask(START_BASIC, &[("Nats-Msg-Id", "s-2")], basic("t")),
+        outside.ask(START_BASIC, &[("Nats-Msg-Id", "s-1")], &start),
+        outside.ask(START_BASIC, &[("Nats-Msg-Id", "s-2")], &start),
     )
     .await;
     let (accepted, refused) = match one["outcome"].as_str() {

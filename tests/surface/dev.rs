@@ -194,7 +194,8 @@ fn cancel_update_and_delete_do_what_they_say() {
         "--wait",
     ];
     dev.json(&start);
-    dev.run(&start).code(3).says(&["busy"]);
+    let again = [&start[..], &["--strategy", "reject"]].concat();
+    dev.run(&again).code(3).says(&["busy"]);
     dev.json(&["cancel", "t", "--reason", "changed my mind"]);
     let thread = dev.json(&["threads", "get", "t"]);
     assert_eq!(thread["interrupts"], json!([]));
