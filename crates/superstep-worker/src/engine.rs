@@ -171,14 +171,23 @@ impl Engine {
                 Verdict::Wait => return Ok(Accepted::Wait),
             };
             let kept = command.cloned().zip(outcome());
+            let queued = match &body {
+                RecordBody::Enqueued(_) => state.map_or(0, |state| state.queue.len()),
+                _ => 0,
+            };
             match self.threads.append(thread, before, body, kept).await? {
                 Outcome::Done(done) => return Ok(Accepted::Appended(done)),
                 Outcome::Moved => {}
                 Outcome::Decided(bytes) => return Ok(Accepted::Decided(bytes)),
                 Outcome::TooLarge(error) => {
-                    return Ok(Accepted::Refused(Refusal::InvalidInput {
-                        reason: error.message,
-                    }));
+                    let mut reason = error.message;
+                    if queued > 0 {
+                        reason = format!(
+                            "{reason}; the inputs of runs that wait count too, and {queued} wait \
+                             on this thread"
+                        );
+                    }
+                    return Ok(Accepted::Refused(Refusal::InvalidInput { reason }));
                 }
             }
         }

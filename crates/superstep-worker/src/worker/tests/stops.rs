@@ -172,7 +172,7 @@ async fn a_cancel_and_a_commit_race_for_one_record() {
         scene.starts(&run, "gate", json!({})).await;
         scene.script.noted(&format!("begins {run}")).await;
         let (reply, ()) = tokio::join!(scene.cluster.send(Cancel, "t", json!({})), async {
-            scene.script.gate.add_permits(1)
+            scene.script.gate.add_permits(1);
         });
         expected.push(format!("first {run}"));
         match reply.outcome {

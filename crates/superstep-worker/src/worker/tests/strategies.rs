@@ -220,3 +220,38 @@ async fn what_a_dying_worker_displaced_for_begins() {
         scene.cluster.stop().await;
     }
 }
+
+#[tokio::test]
+async fn a_queue_of_large_inputs_is_bounded() {
+    let settings = WorkerSettings {
+        limits: crate::Limits {
+            state_bytes_max: 64 << 10,
+            ..crate::Limits::default()
+        },
+        ..WorkerSettings::default()
+    };
+    let mut scene = Scene::new(1, settings).await;
+    scene.starts("r0", "gate", json!({})).await;
+    scene.script.noted("begins r0").await;
+    let large = json!({"input": {"how": "go", "log": ["x".repeat(20 << 10)]}});
+    let mut taken = 0;
+    let refusal = loop {
+        let reply = scene
+            .start(&format!("r{}", taken + 1), "go", large.clone())
+            .await;
+        match reply.refusal {
+            None => taken += 1,
+            Some(refusal) => break refusal,
+        }
+    };
+    assert!((1..=3).contains(&taken), "{taken}");
+    assert_eq!(refusal.kind.as_str(), "invalid_input");
+    let says = format!("{taken} wait on this thread");
+    assert!(refusal.message.contains("state_bytes_max"), "{refusal:?}");
+    assert!(refusal.message.contains(&says), "{refusal:?}");
+    // Whatever of it does not fit beside the others when its turn comes is declined; the rest goes on.
+    scene.script.gate.add_permits(1);
+    scene.completed(&format!("r{taken}")).await;
+    assert!(scene.cluster.state("t").await.queue.is_empty());
+    scene.cluster.stop().await;
+}
