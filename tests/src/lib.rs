@@ -9,11 +9,13 @@
 
 mod built;
 mod program;
+mod proxy;
 pub mod servers;
 mod skip;
 mod wait;
 
 pub use built::{example_binary, target_dir, worker_binary, workspace_root};
 pub use program::Program;
+pub use proxy::Proxy;
 pub use skip::{may_skip, skip};
 pub use wait::{eventually, eventually_async};
