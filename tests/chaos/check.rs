@@ -119,7 +119,7 @@ fn effects(site: &Site, threads: &[Thread]) -> Vec<String> {
             distinct += usize::from(known.insert(key.to_owned()));
         }
     }
-    println!(
+    eprintln!(
         "effects: {distinct} keys, {} of them again",
         lines - distinct
     );
@@ -164,7 +164,7 @@ pub(crate) async fn verified(site: &Site) -> Vec<String> {
     let ran = tokio::task::spawn_blocking(move || command.output()).await;
     let output = ran.expect("it does not panic").expect("verify runs");
     let said = String::from_utf8_lossy(&output.stdout);
-    println!("verify: {}", said.lines().last().unwrap_or_default());
+    eprintln!("verify: {}", said.lines().last().unwrap_or_default());
     if output.status.success() {
         return Vec::new();
     }

@@ -48,34 +48,40 @@ async fn every_thread_ends_right_whatever_fails() {
     let clock = clock.expect("a clock after 1970").as_secs();
     let seed = told("SUPERSTEP_CHAOS_SEED").unwrap_or(clock);
     let lasts = Duration::from_secs(told("SUPERSTEP_CHAOS_SECONDS").unwrap_or(SECONDS));
-    println!("SUPERSTEP_CHAOS_SEED={seed}, {lasts:?}, {THREADS} threads");
+    eprintln!("SUPERSTEP_CHAOS_SEED={seed}, {lasts:?}, {THREADS} threads");
     let mut draw = Draw::new(seed);
 
     let site = Site::start().await;
-    println!("logs: {}", site.logs());
+    eprintln!("logs: {}", site.logs());
     let threads = threads::threads(&mut draw, THREADS);
-    let person = Person::begin(&site, threads.clone(), lasts * 2 / 3, draw.split());
+    let person = Person::begin(&site, threads.clone(), lasts * 9 / 10, draw.split());
     let faults = Faults::new(site);
     let (mut site, counts) = faults.disturb(draw, lasts).await;
-    println!("{counts}");
+    eprintln!("{counts}");
     site.heal();
 
     let healed = Instant::now();
     let store = site.store().await;
+    let mut last = Vec::new();
     let ended = eventually_async("every thread ends", ENDS_WITHIN, async || {
         // What could not start while a server was away is started now.
         site.heal();
         let left = check::unended(&store, &threads).await;
         let given_up = healed.elapsed() + Duration::from_secs(2) > ENDS_WITHIN;
-        (left.is_empty() || given_up).then_some(left)
+        if left.is_empty() || given_up {
+            return Some(left);
+        }
+        last = left;
+        None
     })
     .await;
-    println!(
+    eprintln!(
         "{} of {THREADS} ended {:?} after",
         THREADS - ended.len(),
         healed.elapsed()
     );
-    println!("{}", person.counts());
+    eprintln!("the last to end: {last:?}");
+    eprintln!("{}", person.counts());
     let mut wrong = Vec::new();
     for (thread, why) in ended {
         wrong.push(format!("{thread} has not ended: {why}"));

@@ -144,7 +144,8 @@ async fn hear_replies(client: Client, inbox: String, book: &Mutex<Book>) {
         let reply: Value = serde_json::from_slice(&reply.payload).expect("a reply is JSON");
         let id = reply["command_id"].as_str().unwrap_or_default().to_owned();
         let kind = reply["refusal"]["kind"].as_str();
-        let kind = kind.or(reply["outcome"].as_str()).unwrap_or_default();
+        let kind = kind.or_else(|| reply["outcome"].as_str());
+        let kind = kind.unwrap_or_default();
         let what = format!("{}: {kind}", id.split('-').next().unwrap_or_default());
         let mut book = lock(book);
         *book.replies.entry(what).or_default() += 1;

@@ -309,6 +309,6 @@ async fn another_worker_goes_on_wherever_one_dies() {
             ));
         }
     }
-    println!("{} points in {:?}", ROWS.len(), began.elapsed());
+    eprintln!("{} points in {:?}", ROWS.len(), began.elapsed());
     assert_eq!(wrong, [""; 0], "what differs from an undisturbed run");
 }

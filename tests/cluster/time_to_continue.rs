@@ -42,7 +42,7 @@ async fn noted_by(cluster: &Cluster, what: &str, count: usize) -> String {
 fn told(what: &str, mut took: Vec<Duration>) -> Duration {
     took.sort_unstable();
     let (median, worst) = (took[took.len() / 2], took[took.len() - 1]);
-    println!(
+    eprintln!(
         "{what}: {} times, median {median:.3?}, worst {worst:.3?}",
         took.len()
     );
