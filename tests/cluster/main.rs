@@ -26,6 +26,7 @@ mod story;
 mod strategies;
 mod time_to_continue;
 mod topologies;
+mod versions;
 
 use std::time::Duration;
 

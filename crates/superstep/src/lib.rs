@@ -91,3 +91,8 @@ pub use thread::Thread;
 #[cfg(doctest)]
 #[doc = include_str!("../../../docs/from-langgraph.md")]
 struct FromLangGraph;
+
+/// The programs of the page on versions.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/versions.md")]
+struct Versions;

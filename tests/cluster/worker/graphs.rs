@@ -14,7 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use superstep::{Channel, Context, END, Graph, NodeError, Reducer, RunnableGraph, START, Send};
+use superstep::{
+    Channel, Context, END, Graph, NodeError, Reducer, RunnableGraph, START, Send, VersionPolicy,
+};
 
 use crate::dying::Dying;
 use crate::mixed::mixed;
@@ -274,6 +276,63 @@ fn runs(place: &Place) -> RunnableGraph {
         .edge(START, "first")
         .edge("first", "second")
         .edge("second", END)
+        .build()
+        .expect("the graph is right as written")
+        .into()
+}
+
+/// Notes, asks, works for a moment and notes again: a version of a graph that people keep waiting.
+/// Of version 3 on it has no node `ask`; a migration counts the versions in `moves`.
+pub(crate) fn long(worker: &str, dir: &Path, version: &str, policy: &str) -> RunnableGraph {
+    let place = Place {
+        worker: format!("v{version} {worker}"),
+        dir: dir.to_owned(),
+    };
+    let by = format!("v{version}");
+    let note = |name: &'static str| {
+        let (place, by) = (place.clone(), by.clone());
+        move |state: Value, ctx: Context| {
+            let (place, by) = (place.clone(), by.clone());
+            async move {
+                place.note(&format!("{name} {}", ctx.thread_id()))?;
+                let pause = state["pause_ms"].as_u64().unwrap_or_default();
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+                Ok(json!({"by": [format!("{name}:{by}")]}))
+            }
+        }
+    };
+    let ask = |state: Value, ctx: Context| async move {
+        if state["asks"] == json!(true) {
+            let answer: Value = ctx.interrupt(json!("go on?")).await?;
+            return Ok(json!({"answer": answer}));
+        }
+        Ok(Value::Null)
+    };
+    let asks = if version >= "3" { "ask_again" } else { "ask" };
+    Graph::dynamic("long")
+        .version(version)
+        .versions(match policy {
+            "latest" => VersionPolicy::Latest,
+            "migrate" => VersionPolicy::migrate(|from, mut values| {
+                values.insert("moves".to_owned(), json!([from]));
+                Ok::<_, String>(values)
+            }),
+            _ => VersionPolicy::Pinned,
+        })
+        .channel("asks", Channel::Last)
+        .channel("pause_ms", Channel::Last)
+        .channel("answer", Channel::Last)
+        .channel("moves", Channel::Last)
+        .channel("by", list())
+        .node("first", note("first"))
+        .node(asks, ask)
+        .node("second", note("second"))
+        .node("third", note("third"))
+        .edge(START, "first")
+        .edge("first", asks)
+        .edge(asks, "second")
+        .edge("second", "third")
+        .edge("third", END)
         .build()
         .expect("the graph is right as written")
         .into()

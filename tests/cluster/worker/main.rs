@@ -61,10 +61,20 @@ struct Told {
     /// Where it aborts.
     #[serde(default)]
     die_at: DieAt,
+    /// The version of the graph `long`, and what it does with threads of others.
+    #[serde(default = "default_version")]
+    version: String,
+    #[serde(default)]
+    versions: String,
+    register_every_ms: Option<u64>,
 }
 
 fn default_namespace() -> String {
     "default".to_owned()
+}
+
+fn default_version() -> String {
+    "1".to_owned()
 }
 
 fn default_ack_wait() -> u64 {
@@ -125,6 +135,12 @@ async fn work() -> anyhow::Result<ExitCode> {
     for graph in graphs::graphs(&told.name, &told.dir, &dying) {
         graphs.add(graph);
     }
+    graphs.add(graphs::long(
+        &told.name,
+        &told.dir,
+        &told.version,
+        &told.versions,
+    ));
     let (log, used): (Arc<dyn ThreadLog>, Arc<dyn Queue>) =
         (Arc::new(log), Arc::new(queue.clone()));
     let worker = Worker::new(
@@ -180,6 +196,10 @@ fn worker_settings(told: &Told) -> WorkerSettings {
         concurrency: told.concurrency,
         drain_timeout: Duration::from_millis(told.drain_timeout_ms),
         hold_back: Duration::from_millis(told.hold_back_ms),
+        register_every: told.register_every_ms.map_or(
+            WorkerSettings::default().register_every,
+            Duration::from_millis,
+        ),
         limits: Limits {
             state_bytes_max: told.state_bytes_max.unwrap_or(limits.state_bytes_max),
             ..limits
