@@ -11,14 +11,13 @@ mod runs;
 
 use std::collections::BTreeMap;
 
-use superstep_graph::{Checkpoint, Lineage, Source, TaskId, Write};
+use superstep_graph::{Checkpoint, Lineage, Source, TaskId};
 
 use crate::{
     ids::{GraphId, Head, ThreadId},
     queue::QueuedRun,
     record::{
-        Amended, CommandRef, Committed, Parked, Profile, Record, RecordBody, RunError, TaskResult,
-        Then,
+        Amended, CommandRef, Committed, Parked, Profile, Record, RecordBody, TaskResult, Then,
     },
     state::{Asked, Decision, Progress, TaskState, ThreadState},
     status::RunStatus,
@@ -550,22 +549,24 @@ fn commit(state: &mut ThreadState, record: &Record, committed: &Committed) {
     }
 }
 
-/// A task is done; its writes are parked.
-fn finish(
-    state: &mut ThreadState,
-    at: usize,
-    writes: &[Write],
-    handled: Option<&RunError>,
-    keeps: Option<&Box<ThreadState>>,
-) {
+/// A task is done; its writes are parked. Whatever else it ended with changes nothing here.
+fn finish(state: &mut ThreadState, at: usize, result: &TaskResult) {
+    let TaskResult::Finished {
+        writes,
+        handled,
+        keeps,
+    } = result
+    else {
+        return;
+    };
     give_up_task_questions(state, at, "its task finished without it");
     if handled.is_some() {
-        state.tasks[at].error = handled.cloned();
+        state.tasks[at].error.clone_from(handled);
     }
     state.tasks[at].progress = Progress::Finished {
-        writes: writes.to_vec(),
-        handled: handled.cloned(),
-        keeps: keeps.cloned(),
+        writes: writes.clone(),
+        handled: handled.clone(),
+        keeps: keeps.clone(),
     };
 }
 
@@ -579,13 +580,7 @@ fn park(state: &mut ThreadState, record: &Record, parked: &Parked) {
         }
         extend_log(&mut state.tasks[at].child, result.child());
         match result {
-            TaskResult::Finished {
-                writes,
-                handled,
-                keeps,
-            } => {
-                finish(state, at, writes, handled.as_ref(), keeps.as_ref());
-            }
+            TaskResult::Finished { .. } => finish(state, at, result),
             // The node itself returned and only a path of it failed: LangGraph keeps its writes
             // and does not run it again, and so do we.
             TaskResult::Failed {

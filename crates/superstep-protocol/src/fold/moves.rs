@@ -31,17 +31,8 @@ pub(super) fn ask(
     results: &BTreeMap<TaskId, TaskResult>,
 ) {
     for (id, result) in results {
-        let at = state.tasks.iter().position(|task| task.task.id == *id);
-        if let (
-            Some(at),
-            TaskResult::Finished {
-                writes,
-                handled,
-                keeps,
-            },
-        ) = (at, result)
-        {
-            finish(state, at, writes, handled.as_ref(), keeps.as_ref());
+        if let Some(at) = state.tasks.iter().position(|task| task.task.id == *id) {
+            finish(state, at, result);
         }
     }
     let mut reopen = Vec::new();

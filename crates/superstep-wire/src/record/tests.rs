@@ -351,6 +351,7 @@ fn grown() -> Vec<(&'static str, Record)> {
         run: "run-1".into(),
         tasks: vec![task().id],
     };
+    let topology = || Some("940b3b7926a3b20d8a6ec30e781fc179".to_owned());
     let queued_run = || QueuedRun {
         command: command(),
         run: "run-5".into(),
@@ -401,6 +402,21 @@ fn grown() -> Vec<(&'static str, Record)> {
         resume: false,
         queued: Some("run-5".into()),
     };
+    let of_a_version = Displaced {
+        start: QueuedRun {
+            topology: topology(),
+            ..queued_run()
+        },
+        run: Some("run-1".into()),
+        queued: Vec::new(),
+        restores: restores().map(|before| {
+            Box::new(Restored {
+                graph: Some(graph.clone()),
+                topology: topology(),
+                ..*before
+            })
+        }),
+    };
     let mut discarding = started();
     if let RecordBody::Started { discards, .. } = &mut discarding {
         *discards = vec![id.clone()];
@@ -409,7 +425,6 @@ fn grown() -> Vec<(&'static str, Record)> {
         version: "2".into(),
         ..graph.clone()
     };
-    let topology = || Some("940b3b7926a3b20d8a6ec30e781fc179".to_owned());
     let move_asked = RecordBody::MoveAsked {
         to: to.clone(),
         topology: topology(),
@@ -437,6 +452,10 @@ fn grown() -> Vec<(&'static str, Record)> {
     let named = [
         ("enqueued", RecordBody::Enqueued(Box::new(queued_run()))),
         ("displaced", displaced),
+        (
+            "displaced_between_versions",
+            RecordBody::Displaced(Box::new(of_a_version)),
+        ),
         ("cancelled_of_the_queue", cancelled),
         ("declined_of_the_queue", declined),
         ("started_over_questions", discarding),
