@@ -283,10 +283,16 @@ fn runs(place: &Place) -> RunnableGraph {
 
 /// Notes, asks, works for a moment and notes again: a version of a graph that people keep waiting.
 /// Of version 3 on it has no node `ask`; a migration counts the versions in `moves`.
-pub(crate) fn long(worker: &str, dir: &Path, version: &str, policy: &str) -> RunnableGraph {
+pub(crate) fn long(
+    worker: &str,
+    dir: &Path,
+    (version, policy): (&str, &str),
+    dying: &Arc<Dying>,
+) -> RunnableGraph {
     let place = Place {
         worker: format!("v{version} {worker}"),
         dir: dir.to_owned(),
+        dying: Arc::clone(dying),
     };
     let by = format!("v{version}");
     let note = |name: &'static str| {

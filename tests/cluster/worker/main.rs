@@ -138,8 +138,8 @@ async fn work() -> anyhow::Result<ExitCode> {
     graphs.add(graphs::long(
         &told.name,
         &told.dir,
-        &told.version,
-        &told.versions,
+        (&told.version, &told.versions),
+        &dying,
     ));
     let (log, used): (Arc<dyn ThreadLog>, Arc<dyn Queue>) =
         (Arc::new(log), Arc::new(queue.clone()));
