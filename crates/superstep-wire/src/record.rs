@@ -223,6 +223,11 @@ impl Decoded {
         ids
     }
 
+    /// When the record was made.
+    pub fn time(&self) -> superstep_protocol::UnixMillis {
+        self.record.time
+    }
+
     /// Whether the record saved a checkpoint.
     pub fn is_checkpoint(&self) -> bool {
         matches!(

@@ -115,6 +115,9 @@ impl Effects {
                 .retrying(id, || self.threads.log().unwatch(id, head))
                 .await?;
         }
+        if let Some(last) = last {
+            self.threads.prune(thread, last).await;
+        }
         Ok(())
     }
 

@@ -63,7 +63,7 @@ pub use node::{
     BoxFuture, Interrupt, Node, NodeContext, NodeError, NodeFailure, NodeReturn, TaskInfo,
 };
 pub use policies::{CachePolicy, Policies, RetryPolicy};
-pub use settings::{Limits, WorkerSettings};
+pub use settings::{Limits, Retention, WorkerSettings};
 pub use sleep::Sleep;
 pub use stream::{OutputSink, StreamEvent};
 pub use threads::{Thread, Threads};

@@ -73,7 +73,8 @@ impl Local {
                 Some((graph.id().clone(), schema))
             })
             .collect();
-        let threads = Threads::new(log, world, settings.limits.clone(), settings.store_retry);
+        let threads = Threads::new(log, world, settings.limits.clone(), settings.store_retry)
+            .with_retention(settings.retention);
         Self {
             engine: Engine::new(threads, Arc::new(graphs)),
             settings,
@@ -622,6 +623,7 @@ impl Local {
             };
             thread = match Box::pin(self.engine.work(thread, dispatch, &[], &running)).await? {
                 Worked::Appended(done) => {
+                    self.threads().prune(&done.0, &done.1).await;
                     if let superstep_protocol::RecordBody::Declined { refusal, .. } = &done.1.body {
                         declined = Some(refusal.clone());
                     }

@@ -47,6 +47,23 @@ impl Default for Limits {
     }
 }
 
+/// How much of a thread's history is kept.
+///
+/// A thread is pruned as it goes on, up to a snapshot, so a little more than that stays (two or
+/// three times [`Limits::snapshot_every`] records); what stands still is not touched. What the
+/// thread needs itself always stays: its state, open questions, events that are not told yet, and
+/// what the run under way would be rolled back to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Retention {
+    /// All of it.
+    #[default]
+    Whole,
+    /// The last so many checkpoints.
+    Last(u64),
+    /// What is not older than this, and the last checkpoint.
+    For(Duration),
+}
+
 /// Settings of one worker.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WorkerSettings {
@@ -101,6 +118,8 @@ pub struct WorkerSettings {
     /// Whether a worker refuses to start with a graph that a live worker registered under the same
     /// name and version with another topology. Default no: it warns.
     pub strict_topology: bool,
+    /// How much of a thread's history is kept. Default all of it.
+    pub retention: Retention,
     /// How new threads decide.
     pub profile: Profile,
     /// The bounds.
@@ -128,6 +147,7 @@ impl Default for WorkerSettings {
             register_every: Duration::from_secs(10),
             deaf_after: Duration::from_secs(30),
             strict_topology: false,
+            retention: Retention::Whole,
             profile: Profile::Default,
             limits: Limits::default(),
         }

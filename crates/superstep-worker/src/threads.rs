@@ -5,6 +5,7 @@
 //! same one. It decides nothing: what to append comes from the protocol.
 
 mod past;
+mod prune;
 mod wide;
 
 pub(crate) use past::Fate;
@@ -26,7 +27,7 @@ use crate::{
     graphs::Graphs,
     health::Health,
     index::Indexed,
-    settings::Limits,
+    settings::{Limits, Retention},
     view::{Before, CheckpointView},
 };
 
@@ -64,6 +65,7 @@ pub struct Threads {
     retry: Duration,
     wide: wide::Wide,
     health: Health,
+    retention: Retention,
 }
 
 impl std::fmt::Debug for Threads {
@@ -89,6 +91,7 @@ impl Threads {
             retry,
             wide: wide::Wide::default(),
             health: Health::default(),
+            retention: Retention::default(),
         }
     }
 
@@ -96,6 +99,13 @@ impl Threads {
     #[must_use]
     pub fn with_health(mut self, health: Health) -> Self {
         self.health = health;
+        self
+    }
+
+    /// Keeps so much of each thread's history, in the place of all of it.
+    #[must_use]
+    pub fn with_retention(mut self, retention: Retention) -> Self {
+        self.retention = retention;
         self
     }
 

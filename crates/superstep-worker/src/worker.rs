@@ -93,7 +93,8 @@ impl Worker {
         world: SharedWorld,
         settings: WorkerSettings,
     ) -> Self {
-        let threads = Threads::new(log, world, settings.limits.clone(), settings.store_retry);
+        let threads = Threads::new(log, world, settings.limits.clone(), settings.store_retry)
+            .with_retention(settings.retention);
         Self {
             graphs: Arc::new(graphs),
             threads,
