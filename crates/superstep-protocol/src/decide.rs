@@ -258,6 +258,8 @@ pub enum Event {
         topology: Option<String>,
         /// How it decides.
         profile: Profile,
+        /// How many milliseconds it stays while it rests, if not for good.
+        ttl_ms: Option<u64>,
     },
     /// What runs or waits is to be cancelled.
     Cancel(Box<Cancel>),
@@ -395,12 +397,14 @@ pub fn decide(
                 graph,
                 topology,
                 profile,
+                ttl_ms,
             },
         ) => Verdict::Append(RecordBody::Created {
             command: command.clone(),
             graph: graph.clone(),
             topology: topology.clone(),
             profile: *profile,
+            ttl_ms: *ttl_ms,
         }),
         (Some(state), Event::Resume(resume)) => answer::resume(state, resume, now),
         (Some(state), Event::Cancel(cancel)) => queue::cancel(state, cancel),

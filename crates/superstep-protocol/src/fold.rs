@@ -82,6 +82,7 @@ pub fn fold(
                 graph,
                 topology,
                 profile,
+                ..
             },
             state,
         ) if fresh => new_state(
@@ -163,6 +164,7 @@ fn new_state(
         queue: Vec::new(),
         begun: Vec::new(),
         hidden: Vec::new(),
+        ttl_ms: None,
     }
 }
 
@@ -231,7 +233,8 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             begin_run(state, run, command, step, settings);
         }
         // All there is of them is a new thread, or a run of the queue.
-        RecordBody::Created { .. } | RecordBody::Enqueued(_) => {}
+        RecordBody::Created { ttl_ms, .. } => state.ttl_ms = *ttl_ms,
+        RecordBody::Enqueued(_) => {}
         RecordBody::Displaced(displaced) => {
             end_open(
                 state,
@@ -413,6 +416,7 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             state.queue.clear();
             state.begun.clear();
             state.hidden.clear();
+            state.ttl_ms = None;
             state.metadata.clear();
             state.untold = untold
                 .into_iter()

@@ -16,6 +16,7 @@ use crate::{
     ids::{RunId, UnixMillis},
     record::{Raised, Record, RunError},
     state::{Progress, TaskState, ThreadState},
+    status::ThreadStatus,
 };
 
 /// Why a task waits for a time.
@@ -90,6 +91,9 @@ pub fn sleep_name(task: &TaskId, index: usize) -> String {
     format!("{task}/{index}")
 }
 
+/// The name of the one timer that is about the thread itself.
+const EXPIRE: &str = "expire";
+
 /// What a timer is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -100,11 +104,16 @@ pub enum Timer {
     Task(TaskId),
     /// When a run of the queue can begin.
     Start(RunId),
+    /// When a thread goes away that rests.
+    Expire,
 }
 
 impl Timer {
     /// The timer of this name; `None` if this version knows of no such timers.
     pub fn of_name(name: &str) -> Option<Self> {
+        if name == EXPIRE {
+            return Some(Self::Expire);
+        }
         match name.split_once(':')? {
             ("interrupt", id) => Some(Self::Interrupt(id.into())),
             ("task", id) => Some(Self::Task(id.into())),
@@ -119,6 +128,7 @@ impl Timer {
             Self::Interrupt(id) => format!("interrupt:{id}"),
             Self::Task(id) => format!("task:{id}"),
             Self::Start(id) => format!("start:{id}"),
+            Self::Expire => EXPIRE.to_owned(),
         }
     }
 }
@@ -138,7 +148,9 @@ pub fn timers(state: &ThreadState) -> BTreeMap<String, UnixMillis> {
     let starts = state
         .delayed()
         .map(|(queued, at)| (Timer::Start(queued.run.clone()).name(), at));
-    deadlines.chain(pauses).chain(starts).collect()
+    let expires = state.expires_at().map(|at| (Timer::Expire.name(), at));
+    let timers = deadlines.chain(pauses).chain(starts);
+    timers.chain(expires).collect()
 }
 
 impl TaskState {
@@ -162,6 +174,15 @@ impl ThreadState {
     /// Whether a task of it waits for a time.
     pub fn is_paused(&self) -> bool {
         self.paused().next().is_some()
+    }
+
+    /// When it goes away, if it does: it has rested for its time, with a result or an error. One that
+    /// runs, or waits for anybody or anything, stays.
+    pub fn expires_at(&self) -> Option<UnixMillis> {
+        let ended = matches!(self.status(), ThreadStatus::Idle | ThreadStatus::Error);
+        let waits = !self.queue.is_empty() || self.open_questions().next().is_some();
+        let ttl_ms = self.ttl_ms.filter(|_| ended && !waits && !self.deleted);
+        ttl_ms.map(|ttl_ms| self.time.plus_ms(ttl_ms))
     }
 
     /// When the first of its paused tasks goes on, if one pauses.

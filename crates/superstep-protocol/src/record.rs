@@ -425,6 +425,9 @@ pub enum RecordBody {
         /// How the thread decides.
         #[serde(default)]
         profile: Profile,
+        /// How many milliseconds the thread stays while it rests; for good if it says nothing.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        ttl_ms: Option<u64>,
     },
     /// A checkpoint.
     Committed(Box<Committed>),

@@ -397,6 +397,9 @@ pub struct ThreadState {
     /// Spans of records, first and last, whose checkpoints a rollback took out of the history.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hidden: Vec<(u64, u64)>,
+    /// How many milliseconds it stays once it rests; for good if that is not said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
 }
 
 impl ThreadState {

@@ -45,6 +45,9 @@ pub struct Terms {
     /// What it sends while it runs.
     #[serde(default, skip_serializing_if = "is_default")]
     pub streams: Streams,
+    /// How many milliseconds the thread stays once it rests; as before if it says nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
 }
 
 impl Terms {

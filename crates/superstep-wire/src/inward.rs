@@ -156,6 +156,7 @@ fn terms(
             }
         },
         streams: Streams::default(),
+        ttl_ms: None,
     })
 }
 

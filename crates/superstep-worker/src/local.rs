@@ -121,7 +121,7 @@ impl Local {
             schema.check(&input).map_err(Error::Refused)?;
         }
         let command = self.command();
-        let terms = options.terms();
+        let terms = options.terms(&self.settings);
         let at = self
             .base(thread, options.checkpoint.as_deref(), true)
             .await?;
@@ -188,7 +188,7 @@ impl Local {
             update: go_on.update,
             goto: go_on.goto,
             recursion_limit: limit,
-            terms: options.terms(),
+            terms: options.terms(&self.settings),
             at: self
                 .base(thread, options.checkpoint.as_deref(), true)
                 .await?,
@@ -340,6 +340,7 @@ impl Local {
                 graph: graph.clone(),
                 topology: self.topology_of(graph),
                 profile: self.settings.profile,
+                ttl_ms: self.settings.ended_ttl_ms(),
             };
             self.accept(thread, &create, Some(&turn)).await?;
         }

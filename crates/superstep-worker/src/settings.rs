@@ -120,6 +120,10 @@ pub struct WorkerSettings {
     pub strict_topology: bool,
     /// How much of a thread's history is kept. Default all of it.
     pub retention: Retention,
+    /// How long a thread stays once it has ended, with a result or an error; then it is deleted
+    /// as a whole. Said to a thread as it starts. One that runs, or waits for an answer, a time or
+    /// its turn, stays. Default for good.
+    pub ended_ttl: Option<Duration>,
     /// How new threads decide.
     pub profile: Profile,
     /// The bounds.
@@ -148,8 +152,16 @@ impl Default for WorkerSettings {
             deaf_after: Duration::from_secs(30),
             strict_topology: false,
             retention: Retention::Whole,
+            ended_ttl: None,
             profile: Profile::Default,
             limits: Limits::default(),
         }
+    }
+}
+
+impl WorkerSettings {
+    pub(crate) fn ended_ttl_ms(&self) -> Option<u64> {
+        let ttl = self.ended_ttl?;
+        Some(u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX))
     }
 }

@@ -10,7 +10,7 @@ use super::{Nothing, Verdict, answer, queue};
 use crate::{
     ids::UnixMillis,
     pause::Timer,
-    record::RecordBody,
+    record::{CommandRef, RecordBody},
     state::{TaskState, ThreadState},
 };
 
@@ -19,6 +19,7 @@ pub(super) fn due(state: &ThreadState, name: &str, now: UnixMillis) -> Verdict {
         Some(Timer::Interrupt(interrupt)) => answer::deadline(state, &interrupt, now),
         Some(Timer::Task(task)) => wake(state, &task, now),
         Some(Timer::Start(run)) => queue::start_due(state, &run, now),
+        Some(Timer::Expire) => expire(state, now),
         // A newer version's: it is for a worker of that one.
         None => Verdict::Nothing(Nothing::Late),
     }
@@ -44,4 +45,20 @@ fn wake(state: &ThreadState, named: &TaskId, now: UnixMillis) -> Verdict {
         run: run.id.clone(),
         tasks: due.map(|(task, _)| task.task.id.clone()).collect(),
     })
+}
+
+/// The thread has rested for its time: it is deleted, as if somebody had asked for it then.
+fn expire(state: &ThreadState, now: UnixMillis) -> Verdict {
+    match state.expires_at() {
+        None => Verdict::Nothing(Nothing::Late),
+        Some(at) if at > now => Verdict::Nothing(Nothing::NotDue),
+        Some(at) => Verdict::Append(RecordBody::Deleted {
+            command: CommandRef {
+                id: format!("expire:{}", state.head).into(),
+                sent_at: at,
+                sender: None,
+                trace: None,
+            },
+        }),
+    }
 }

@@ -67,6 +67,7 @@ pub(super) fn begin_run(
     // Rounds of a run before that are open are part of what a rollback undoes.
     let is_open = !state.rounds.is_empty() || state.is_paused();
     let open = state.run.as_ref().filter(|_| is_open);
+    state.ttl_ms = terms.ttl_ms.or(state.ttl_ms);
     let since = open.map_or(state.head.version - 1, |run| run.since);
     state.run = Some(Run {
         id: id.clone(),

@@ -17,7 +17,7 @@ use crate::{
     story::{End, Story},
 };
 
-const EVENTS: [&str; 59] = [
+const EVENTS: [&str; 61] = [
     "start",
     "start with null",
     "start of another graph",
@@ -77,6 +77,8 @@ const EVENTS: [&str; 59] = [
     "move back asked",
     "move made",
     "move declined",
+    "expires",
+    "expires too early",
 ];
 
 /// The dispatch that the state waits for first, else its head, else one that never was.
@@ -307,6 +309,7 @@ fn event(story: &mut Story, name: &str) -> Event {
             graph: crate::story::graph("g"),
             topology: None,
             profile: story.profile,
+            ttl_ms: None,
         },
         "command applied" | "command fails" => Event::CommandApplied {
             dispatch,
@@ -369,6 +372,17 @@ fn event(story: &mut Story, name: &str) -> Event {
         "move back asked" => story.move_event("1", None),
         "move made" => story.move_made("2", true),
         "move declined" => story.move_made("2", false),
+        "expires" | "expires too early" => {
+            if let Some(state) = &mut story.state {
+                state.ttl_ms = Some(60_000);
+            }
+            if name == "expires" {
+                story.now = story.now.plus_ms(120_000);
+            }
+            Event::TimerDue {
+                name: Timer::Expire.name(),
+            }
+        }
         other => panic!("no event {other}"),
     }
 }

@@ -233,7 +233,8 @@ fn nothing_of_a_sleep_is_left_behind_its_superstep() {
 
 #[test]
 fn timers_are_named_for_what_they_are_about() {
-    for timer in [Timer::Task("t/1".into()), Timer::Interrupt("ab".into())] {
+    let (task, question) = (Timer::Task("t/1".into()), Timer::Interrupt("ab".into()));
+    for timer in [task, question, Timer::Expire] {
         assert_eq!(Timer::of_name(&timer.name()), Some(timer));
     }
     assert_eq!(Timer::of_name("other:1"), None);
@@ -241,4 +242,30 @@ fn timers_are_named_for_what_they_are_about() {
     let name = "other:1".to_owned();
     let verdict = state("sleeping").verdict(&Event::TimerDue { name });
     assert_eq!(verdict, Verdict::Nothing(Nothing::Late));
+}
+
+#[test]
+fn a_thread_that_rests_has_a_time_to_expire() {
+    let mut story = Story::new();
+    let mut start = story.start_event("s1", serde_json::json!({"topic": "x"}));
+    if let Event::Start(start) = &mut start {
+        start.terms.ttl_ms = Some(60_000);
+    }
+    let name = Timer::Expire.name();
+    story.happens(&start);
+    assert!(timers(story.state()).is_empty(), "busy");
+    story.enter(&["a"]);
+    story.round(&[("a", End::Asks(&[0]))], &[]);
+    assert!(!timers(story.state()).contains_key(&name), "waited for");
+    story.answer("r1", "a", 0).round(&[("a", End::Done)], &[]);
+    let at = story.state().time.plus_ms(60_000);
+    assert_eq!(timers(story.state()), BTreeMap::from([(name.clone(), at)]));
+    let event = Event::TimerDue { name };
+    story.now = story.now.plus_ms(3_600_000);
+    story.happens(&event);
+    assert!(story.state().deleted && timers(story.state()).is_empty());
+    assert_eq!(story.verdict(&event), Verdict::Nothing(Nothing::Late));
+    // A later thread of the same name has the time that its own start says.
+    story.start("s2");
+    assert_eq!(story.state().ttl_ms, None);
 }

@@ -241,6 +241,7 @@ fn grown() -> Vec<(&'static str, Record)> {
             modes: [StreamMode::Values, StreamMode::Updates].into(),
             subgraphs: true,
         },
+        ..Terms::default()
     };
     let mut before = records();
     let graph = superstep_protocol::GraphId {
@@ -252,6 +253,7 @@ fn grown() -> Vec<(&'static str, Record)> {
         graph: graph.clone(),
         topology: Some("179e651be7926a3b20d8a6ec30e781fc".to_owned()),
         profile: Profile::Langgraph,
+        ttl_ms: None,
     };
     let state = before[0].snapshot.clone().expect("the first one has it");
     let base = || {

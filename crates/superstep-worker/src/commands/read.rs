@@ -314,6 +314,7 @@ impl Commands {
             graph,
             topology,
             profile: self.settings.profile,
+            ttl_ms: self.settings.ended_ttl_ms(),
         })
     }
 
@@ -352,10 +353,11 @@ impl Commands {
         let thread = start.thread_id.map_or_else(made_thread, ThreadId::from);
         let run = named(start.run_id, command);
         let refused = |told| Ok(asked(&thread, Err(told), Some(run.clone())));
-        let (terms, strategy) = match terms {
+        let (mut terms, strategy) = match terms {
             Ok(read) => read,
             Err(error) => return refused(error.refusal()),
         };
+        terms.ttl_ms = self.settings.ended_ttl_ms();
         // From when it was sent, so that it is the same time whenever the command is decided.
         let not_before = start.after_seconds.filter(|seconds| *seconds > 0);
         let not_before =

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use superstep_graph::{Breakpoints, NodeName};
 use superstep_protocol::{Answers, Durability, Goto, RunError, RunId, RunStatus, Streams, Terms};
 
-use crate::view::InterruptView;
+use crate::{settings::WorkerSettings, view::InterruptView};
 
 /// What a run came to.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,12 +50,13 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
-    pub(super) fn terms(&self) -> Terms {
+    pub(super) fn terms(&self, settings: &WorkerSettings) -> Terms {
         Terms {
             interrupt_before: self.interrupt_before.clone(),
             interrupt_after: self.interrupt_after.clone(),
             durability: self.durability,
             streams: self.streams.clone(),
+            ttl_ms: settings.ended_ttl_ms(),
         }
     }
 }

@@ -30,6 +30,8 @@ use crate::{
     answers,
 };
 
+mod expiry;
+
 const LONG: Duration = Duration::from_secs(600);
 const MINUTE: Duration = Duration::from_secs(60);
 const BEGIN: i64 = 1_773_480_413_000;
