@@ -25,13 +25,16 @@ pub(crate) use checked::{LogFormat, Logging, Place, Settings, duration};
 const FILE: &str = "superstep.toml";
 
 /// What can be set beside the connection.
-const OWN_NAMES: [&str; 14] = [
+const OWN_NAMES: [&str; 17] = [
     "data",
     "sender",
     "concurrency",
     "task_timeout",
     "drain_timeout",
     "deaf_after",
+    "history_last",
+    "history_for",
+    "ended_ttl",
     "health_addr",
     "profile",
     "tasks_max",

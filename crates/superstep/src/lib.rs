@@ -82,8 +82,8 @@ pub use superstep_protocol::{
 pub use superstep_worker::{
     CachePolicy, CheckpointView, Checkpointer, ErrorKind, Graphs, Interrupt, InterruptView, Limits,
     MemoryCache, NodeCache, NodeContext as Context, NodeError, NodeFailure, NodeReturn, OutputSink,
-    RetryPolicy, RunOptions, RunnableGraph, Sleep, StateView, StreamEvent, TaskInfo, TaskView,
-    VersionPolicy, WorkerSettings,
+    Retention, RetryPolicy, RunOptions, RunnableGraph, Sleep, StateView, StreamEvent, TaskInfo,
+    TaskView, VersionPolicy, WorkerSettings,
 };
 pub use thread::Thread;
 

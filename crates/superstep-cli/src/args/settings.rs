@@ -161,6 +161,15 @@ pub(crate) struct WorkerSettingsOnly {
     /// How long without progress until the worker counts as deaf [default: 30s]
     #[arg(long, value_name = "TIME", hide_short_help = true)]
     pub(crate) deaf_after: Option<String>,
+    /// Keep only the last so many checkpoints of a thread [default: all]
+    #[arg(long, value_name = "N", hide_short_help = true)]
+    pub(crate) history_last: Option<String>,
+    /// Keep only so much of a thread's past [default: all]
+    #[arg(long, value_name = "TIME", hide_short_help = true)]
+    pub(crate) history_for: Option<String>,
+    /// Delete a thread once it has ended and rested for so long [default: off]
+    #[arg(long, value_name = "TIME", hide_short_help = true)]
+    pub(crate) ended_ttl: Option<String>,
     /// How new threads decide: default, or as langgraph does
     #[arg(long, value_name = "NAME", hide_short_help = true)]
     pub(crate) profile: Option<String>,
@@ -187,6 +196,9 @@ impl WorkerSettingsOnly {
             ("drain_timeout", &self.drain_timeout),
             ("deaf_after", &self.deaf_after),
             ("health_addr", &self.health_addr),
+            ("history_last", &self.history_last),
+            ("history_for", &self.history_for),
+            ("ended_ttl", &self.ended_ttl),
             ("profile", &self.profile),
             ("tasks_max", &self.tasks_max),
             ("command_bytes_max", &self.command_bytes_max),

@@ -6,7 +6,7 @@
 use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use jiff::SignedDuration;
-use superstep::{Limits, Profile, WorkerSettings, connect::ConnectSettings};
+use superstep::{Limits, Profile, Retention, WorkerSettings, connect::ConnectSettings};
 use tracing_subscriber::EnvFilter;
 
 use super::{Layers, Source};
@@ -14,6 +14,8 @@ use crate::exit::Failure;
 
 /// The most deliveries that a worker may work on at once.
 const CONCURRENCY_MAX: usize = 100_000;
+/// The most checkpoints that history may be kept by: they are counted as a thread goes on.
+const HISTORY_LAST_MAX: usize = 100_000;
 /// The longest time that may be written: a year.
 const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 60 * 60);
 
@@ -83,6 +85,8 @@ impl Layers {
                 task_timeout: self.duration("task_timeout", defaults.task_timeout),
                 drain_timeout: self.duration("drain_timeout", defaults.drain_timeout),
                 deaf_after: self.deaf_after(&defaults),
+                retention: self.retention(),
+                ended_ttl: self.time_or_off("ended_ttl"),
                 profile: self.word(
                     "profile",
                     Profile::Default,
@@ -203,6 +207,40 @@ impl Layers {
                 self.wrong(format!("{} {why}", self.called(name)));
                 default
             }
+        }
+    }
+
+    /// A time; `off` is none.
+    fn time_or_off(&mut self, name: &'static str) -> Option<Duration> {
+        let text = self.value(name).filter(|text| *text != "off")?;
+        match duration(text) {
+            Ok(time) => Some(time),
+            Err(why) => {
+                self.wrong(format!("{} {why}, or off", self.called(name)));
+                None
+            }
+        }
+    }
+
+    /// By number or by age: what both would keep is more than either asks for, so only one counts.
+    fn retention(&mut self) -> Retention {
+        let is_set = |text: &str| text != "all";
+        let by_number = self.value("history_last").is_some_and(is_set);
+        let by_age = self.value("history_for").is_some_and(is_set);
+        if by_number && by_age {
+            self.wrong(format!(
+                "{} is given beside {}; history is kept by number or by age, keep one",
+                self.called("history_last"),
+                self.called("history_for")
+            ));
+        }
+        if by_number {
+            let last = self.number("history_last", 1, HISTORY_LAST_MAX);
+            Retention::Last(u64::try_from(last).unwrap_or(u64::MAX))
+        } else if by_age {
+            Retention::For(self.duration("history_for", DURATION_MAX))
+        } else {
+            Retention::Whole
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use superstep::Profile;
+use superstep::{Profile, Retention};
 
 use super::*;
 use crate::exit::Exit;
@@ -142,6 +142,26 @@ fn the_health_endpoint_is_off_unless_told() {
         &[
             "--health-addr is `8080`; write an address with a port",
             "deaf_after in s.toml is `9s`; it must be 10 s or more",
+        ],
+    );
+}
+
+#[test]
+fn history_is_kept_by_number_or_by_age() {
+    let settings = |values: &[_]| layers("", values).check().unwrap().worker;
+    assert_eq!(settings(&[]).retention, Retention::Whole);
+    assert_eq!(settings(&[("history_last", "all")]).ended_ttl, None);
+    let by_number = settings(&[("history_last", "20"), ("ended_ttl", "1h")]);
+    assert_eq!(by_number.retention, Retention::Last(20));
+    assert_eq!(by_number.ended_ttl, Some(Duration::from_secs(3_600)));
+    let by_age = settings(&[("history_for", "2h")]).retention;
+    assert_eq!(by_age, Retention::For(Duration::from_secs(7_200)));
+    wrong(
+        "history_last = '5'",
+        &[("history_for", "1h"), ("ended_ttl", "soon")],
+        &[
+            "history_last in s.toml is given beside",
+            "--ended-ttl is `soon`",
         ],
     );
 }
