@@ -40,12 +40,17 @@ use crate::{
 pub(crate) const RECONCILING: &str = "@reconcile";
 /// How many entries are read at once.
 const PAGE: usize = 512;
+/// Later than any time of an entry.
+const EVER: UnixMillis = UnixMillis(i64::MAX.unsigned_abs());
 /// How many entries one look goes through; the next one goes on from there.
 const LOOK_MAX: usize = 16 * PAGE;
 /// How many threads are acted on at once.
 const AT_ONCE: usize = 16;
 /// The shortest time for which a thread with a reason is left alone.
 const REST_MIN: Duration = Duration::from_secs(1);
+/// For how long a thread is taken to have stood still that was entered by a clock ahead of ours:
+/// nobody knows, and it is acted on no more often than that.
+const AGE_AHEAD: Duration = CLAIM_LEASE_MAX;
 /// How many threads' reasons one worker remembers. Beyond that it asks again.
 const RESTING_MAX: usize = 100_000;
 
@@ -72,6 +77,8 @@ pub(crate) struct Reconciler {
     events_made: Option<UnixMillis>,
     /// Where the next look begins.
     from: UnixMillis,
+    /// The same, of entries from a clock that was ahead.
+    from_ahead: UnixMillis,
 }
 
 impl Reconciler {
@@ -92,6 +99,7 @@ impl Reconciler {
             resting: Mutex::default(),
             events_made: None,
             from: UnixMillis(0),
+            from_ahead: UnixMillis(0),
         }
     }
 
@@ -127,13 +135,35 @@ impl Reconciler {
     /// One look. Answers how many threads were acted on.
     pub(crate) async fn look(&mut self) -> Result<usize, Error> {
         self.look_at_streams().await?;
-        let log = self.effects.threads.log();
-        let now = log.now().await.map_err(Error::Store)?;
+        let now = self.effects.threads.log().now().await;
+        let now = now.map_err(Error::Store)?;
         let until = UnixMillis(now.0.saturating_sub(millis(self.after)));
         let mut backlogs = HashMap::new();
+        let (mut acted, next) = self.look_in(self.from, until, now, &mut backlogs).await?;
+        self.from = next.unwrap_or_default();
+        // Entered by a clock that was ahead of this one, of the store's master before it.
+        let from = self.from_ahead.max(now.plus_ms(millis(self.after)));
+        let (more, next) = self.look_in(from, EVER, now, &mut backlogs).await?;
+        self.from_ahead = next.unwrap_or_default();
+        acted += more;
+        if acted > 0 {
+            info!(acted, "performed again what threads owe that stood still");
+        }
+        Ok(acted)
+    }
+
+    /// Looks at what was entered in this time. Answers how many threads were acted on, and where
+    /// to go on if that is not all.
+    async fn look_in(
+        &self,
+        mut from: UnixMillis,
+        until: UnixMillis,
+        now: UnixMillis,
+        backlogs: &mut HashMap<GraphId, Option<Duration>>,
+    ) -> Result<(usize, Option<UnixMillis>), Error> {
+        let log = self.effects.threads.log();
         let (mut looked, mut acted, mut limit) = (0, 0, PAGE);
         loop {
-            let from = self.from;
             let page = log
                 .watched(from, until, limit)
                 .await
@@ -141,27 +171,20 @@ impl Reconciler {
             let full = page.len() == limit;
             looked += page.len();
             let last = page.last().map(|entry| entry.since);
-            acted += self.look_at(page, now, &mut backlogs).await?;
+            acted += self.look_at(page, now, backlogs).await?;
             match last.filter(|_| full) {
-                None => {
-                    self.from = UnixMillis(0);
-                    break;
-                }
+                None => return Ok((acted, None)),
                 // More of one moment than a page holds: nothing is passed over for it.
                 Some(last) if last == from => limit *= 2,
                 Some(last) => {
-                    self.from = last;
+                    from = last;
                     limit = PAGE;
                 }
             }
             if looked >= LOOK_MAX {
-                break;
+                return Ok((acted, Some(from)));
             }
         }
-        if acted > 0 {
-            info!(acted, "performed again what threads owe that stood still");
-        }
-        Ok(acted)
     }
 
     async fn look_at(
@@ -178,7 +201,11 @@ impl Reconciler {
         };
         let mut still = Vec::new();
         for entry in page {
-            let age = Duration::from_millis(now.0.saturating_sub(entry.since.0));
+            let age = if entry.since > now {
+                AGE_AHEAD
+            } else {
+                Duration::from_millis(now.0 - entry.since.0)
+            };
             // Nobody pulls the work of its version, so no backlog explains the wait.
             if is_stranded(&versions, &entry.graph) {
                 if !self.rests(&entry, true) {

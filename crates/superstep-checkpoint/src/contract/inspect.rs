@@ -164,23 +164,23 @@ pub async fn blobs_stay_as_long_as_their_records(log: Log, inspect: Tool) {
                     }
                 }
                 _ => {
-                    let named: Vec<_> = IDS.iter().filter(|_| dice.one_in(2)).collect();
-                    for name in &named {
+                    let chosen: Vec<_> = IDS.iter().filter(|_| dice.one_in(2)).collect();
+                    for name in &chosen {
                         log.put_blob(&id, name, Bytes::from(**name)).await.unwrap();
                     }
                     let version = last.map_or(1, |last: Head| last.version + 1);
                     let mut append = next_with(last, version, IndexChange::default());
                     append.record = record(head(version, version), version);
-                    append.blobs = named.iter().map(ToString::to_string).collect();
+                    append.blobs = chosen.iter().map(ToString::to_string).collect();
                     last = Some(must(&log, &id, &append).await);
                     names.insert(version, append.blobs);
                 }
             }
-            let named: BTreeSet<String> = names.values().flatten().cloned().collect();
-            let ids: Vec<String> = named.iter().cloned().collect();
+            let live: BTreeSet<String> = names.values().flatten().cloned().collect();
+            let ids: Vec<String> = live.iter().cloned().collect();
             log.blobs(&id, &ids).await.unwrap();
             let kept = inspect.kept(&id).await.unwrap();
-            assert_eq!(kept.map(|kept| kept.blobs).unwrap_or_default(), named);
+            assert_eq!(kept.map(|kept| kept.blobs).unwrap_or_default(), live);
         }
     }
     assert!(all_strays(&inspect).await.is_empty());

@@ -136,6 +136,8 @@ struct Place {
     queue: Arc<MemoryQueue>,
     nodes: Arc<Nodes>,
     settings: WorkerSettings,
+    /// How far the store's clock is behind, in milliseconds.
+    behind: Arc<AtomicU64>,
 }
 
 impl Place {
@@ -145,8 +147,12 @@ impl Place {
             nonces: AtomicU64::new(1),
         });
         let clock = Arc::clone(&world);
+        let behind = Arc::new(AtomicU64::new(0));
+        let by = Arc::clone(&behind);
+        let now = move || UnixMillis(clock.now().0 - by.load(Ordering::SeqCst));
         Self {
-            log: Arc::new(MemoryLog::with_clock(Arc::new(move || clock.now()))),
+            behind,
+            log: Arc::new(MemoryLog::with_clock(Arc::new(now))),
             queue: Arc::new(MemoryQueue::new(MemoryQueueSettings::default()).unwrap()),
             world,
             nodes: Arc::default(),
@@ -269,6 +275,19 @@ async fn work_nobody_published_is_published_again() {
     let took = place.until("t", ThreadStatus::Idle).await;
     assert!(took < Duration::from_secs(12), "{took:?}");
     assert_eq!(place.nodes.ran.load(Ordering::SeqCst), 1);
+    worker.cancel();
+}
+
+/// A failover to a master whose clock is an hour behind: what was entered before it is no less
+/// there.
+#[tokio::test(start_paused = true)]
+async fn a_clock_an_hour_behind_hides_no_thread() {
+    let place = Place::new();
+    place.start("t", json!([0])).await;
+    place.behind.store(3_600_000, Ordering::SeqCst);
+    let worker = place.worker(graph(&place.nodes));
+    let took = place.until("t", ThreadStatus::Idle).await;
+    assert!(took < Duration::from_secs(12), "{took:?}");
     worker.cancel();
 }
 
