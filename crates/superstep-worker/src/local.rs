@@ -5,6 +5,7 @@
 
 mod options;
 mod sleeping;
+mod versions;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -222,11 +223,6 @@ impl Local {
         self.invoke(graph, thread, input, options).await
     }
 
-    fn topology_of(&self, graph: &GraphId) -> Option<String> {
-        let graph = self.engine.graphs.get(graph);
-        graph.map(|graph| graph.topology_hash())
-    }
-
     /// The checkpoint of this id, with all that a branch from it needs.
     async fn base(
         &self,
@@ -332,6 +328,7 @@ impl Local {
         }));
         let turn = self.turns.take(thread).await;
         self.finish_in(&turn, thread).await?;
+        self.version_first(&turn, thread, &event).await?;
         let found = self.engine.threads.load(thread).await?;
         let is_there = found.is_some_and(|found| !found.state.deleted);
         if let Some(graph) = graph.filter(|_| !is_there) {
@@ -469,36 +466,6 @@ impl Local {
         threads.history_of(thread, None, limit, graphs).await
     }
 
-    /// Finishes what a process that went away left running or sleeping on this thread, if
-    /// anything: a thread that sleeps is waited for.
-    ///
-    /// # Errors
-    /// If the store fails, or the thread's graph is not held.
-    pub async fn finish(&self, thread: &ThreadId) -> Result<(), Error> {
-        let turn = self.turns.take(thread).await;
-        self.go_on_in(&turn, thread, Sleeping::Awaited).await
-    }
-
-    async fn finish_in(&self, turn: &Turn, thread: &ThreadId) -> Result<(), Error> {
-        self.go_on_in(turn, thread, Sleeping::Left).await
-    }
-
-    async fn go_on_in(
-        &self,
-        turn: &Turn,
-        thread: &ThreadId,
-        sleeping: Sleeping,
-    ) -> Result<(), Error> {
-        match self.engine.threads.load(thread).await? {
-            Some(found) if found.state.is_busy() => {
-                let left = found.state.head.version;
-                let drove = self.drive(found, turn, left, sleeping).await;
-                drove.map(|_| ())
-            }
-            _ => Ok(()),
-        }
-    }
-
     fn view(&self, thread: &Thread) -> StateView {
         let graph = self.engine.graphs.get(&thread.state.graph);
         StateView::of(&thread.state, graph.map(|graph| graph.topology()))
@@ -507,6 +474,7 @@ impl Local {
     async fn apply(&self, thread: &ThreadId, event: &Event) -> Result<RunOutput, Error> {
         let turn = self.turns.take(thread).await;
         self.finish_in(&turn, thread).await?;
+        self.version_first(&turn, thread, event).await?;
         let accepted = self.accept(thread, event, Some(&turn)).await?;
         if !accepted.state.is_busy() {
             let graph = self.engine.graph_of(&accepted)?;
@@ -605,6 +573,10 @@ impl Local {
                     .await?;
                 return Ok((thread, declined));
             };
+            if let Some(now) = self.taken_over(&thread, dispatch).await? {
+                thread = now;
+                continue;
+            }
             let id = thread.state.thread.clone();
             let running = Running {
                 attempt: 1,

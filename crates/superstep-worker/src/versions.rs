@@ -247,7 +247,10 @@ pub(crate) fn before_command<'a>(
         _ if state.is_busy() => {
             return needs_move(versions, state).map_or(First::Nothing, First::Move);
         }
-        Needs::WhatWaits(named) => named,
+        // Its own version is no wish if nobody is left of it.
+        Needs::WhatWaits(named) => {
+            named.filter(|named| **named != state.graph || is_live(versions, named))
+        }
         Needs::Values(named) => Some(named),
     };
     let to = match named {

@@ -17,6 +17,7 @@ use crate::{
     engine::Accepted,
     error::{Error, chain},
     threads::Thread,
+    turns::Turn,
 };
 
 /// How long a thread that sleeps is left alone at most.
@@ -52,6 +53,36 @@ impl Local {
                 Err(error) => debug!(error = chain(&error), "timers could not be read"),
             }
             tokio::time::sleep(self.settings.timers_every).await;
+        }
+    }
+
+    /// Finishes what a process that went away left running or sleeping on this thread, if
+    /// anything: a thread that sleeps is waited for.
+    ///
+    /// # Errors
+    /// If the store fails, or the thread's graph is not held.
+    pub async fn finish(&self, thread: &ThreadId) -> Result<(), Error> {
+        let turn = self.turns.take(thread).await;
+        self.go_on_in(&turn, thread, Sleeping::Awaited).await
+    }
+
+    pub(super) async fn finish_in(&self, turn: &Turn, thread: &ThreadId) -> Result<(), Error> {
+        self.go_on_in(turn, thread, Sleeping::Left).await
+    }
+
+    pub(super) async fn go_on_in(
+        &self,
+        turn: &Turn,
+        thread: &ThreadId,
+        sleeping: Sleeping,
+    ) -> Result<(), Error> {
+        match self.engine.threads.load(thread).await? {
+            Some(found) if found.state.is_busy() => {
+                let left = found.state.head.version;
+                let drove = self.drive(found, turn, left, sleeping).await;
+                drove.map(|_| ())
+            }
+            _ => Ok(()),
         }
     }
 

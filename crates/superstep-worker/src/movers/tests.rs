@@ -23,6 +23,8 @@ use superstep_wire::{ResumeCommand, StartCommand};
 use tokio::{sync::Notify, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
+mod embedded;
+
 use super::*;
 use crate::{
     Checkpointer, Client, Drained, Graphs, Node, NodeCode, NodeContext, NodeError, NodeReturn,
@@ -169,7 +171,7 @@ impl Place {
         });
         match found.await {
             Ok(found) => found,
-            Err(_) => panic!("{what}: not in time; {:#?}", self.state().await),
+            Err(late) => panic!("{what}: {late}; {:#?}", self.state().await),
         }
     }
 
