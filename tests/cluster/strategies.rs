@@ -70,7 +70,11 @@ impl Scene {
                 refused.push(kind.to_owned());
                 continue;
             }
-            let record: Head = reply["record"].as_str().expect("a record").parse().unwrap();
+            let record: Head = reply["record"]
+                .as_str()
+                .expect("a record")
+                .parse()
+                .expect("a record's name");
             accepted.push((record.version, run));
         }
         accepted.sort();

@@ -144,11 +144,11 @@ async fn a_migration_goes_before_all_else_of_the_new_version() {
         let values = store.state(&thread(number)).await.visible_values();
         let went = by[0].ends_with("v1") && by[2].ends_with("v2");
         let expected = if went { json!(["1"]) } else { Value::Null };
-        let moves = values.get("moves").cloned().unwrap_or_default();
+        let migrated = values.get("moves").cloned().unwrap_or_default();
         // One that was moved before its first node ran was migrated too, and nobody can see it.
         assert!(
-            moves == expected || by[0].ends_with("v2"),
-            "{number}: {moves} {by:?}"
+            migrated == expected || by[0].ends_with("v2"),
+            "{number}: {migrated} {by:?}"
         );
         moved += usize::from(went);
     }

@@ -6,6 +6,7 @@
 mod options;
 mod sleeping;
 mod versions;
+mod views;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -15,7 +16,7 @@ use superstep_graph::{InterruptId, NodeName, command_input};
 use superstep_protocol::{
     Answers, Base, Cancel, CommandId, CommandRef, Dispatch, Event, GraphId, Profile,
     RECURSION_LIMIT, Refusal, Resume, RunId, RunStatus, Start, StateUpdate, Strategy, ThreadId,
-    ThreadStatus, Update,
+    Update,
 };
 
 use crate::{
@@ -24,17 +25,16 @@ use crate::{
     error::Error,
     graphs::Graphs,
     input::InputSchema,
-    inside,
     poison::Charged,
     rounds::Running,
     settings::WorkerSettings,
-    shown::{can_be_shown, output, shows},
+    shown::{output, shows},
     sleep::Clock,
     stop::Stop,
     stream::{self, OutputSink, Stream, Tee},
     threads::{Thread, Threads},
     turns::{Turn, Turns},
-    view::{CheckpointView, StateView, open_interrupts},
+    view::{StateView, open_interrupts},
 };
 
 use sleeping::Sleeping;
@@ -360,115 +360,6 @@ impl Local {
         self.accept(thread, &event, None).await?;
         self.turns.stop(thread);
         Ok(())
-    }
-
-    /// The thread as it is now; `None` if there is none.
-    ///
-    /// # Errors
-    /// If the store fails. In the `langgraph` profile `Refused` if a superstep failed because its
-    /// writes cannot be applied together: LangGraph has no state to show then. By default that is
-    /// the state before them.
-    pub async fn state(&self, thread: &ThreadId) -> Result<Option<StateView>, Error> {
-        let found = self.engine.threads.load(thread).await?;
-        let Some(thread) = found.filter(|thread| !thread.state.deleted) else {
-            return Ok(None);
-        };
-        let graph = self.engine.graphs.get(&thread.state.graph);
-        can_be_shown(&thread.state, graph.map(|graph| graph.topology())).map_err(Error::Refused)?;
-        Ok(Some(self.view(&thread)))
-    }
-
-    /// The subgraph at `place`, nodes from the outside in, as it is now; the thread itself if no
-    /// place is given. With `subgraphs`, tasks have the states of theirs. `None` if there is no
-    /// such thread.
-    ///
-    /// # Errors
-    /// If the store fails; `Refused` if no task waits inside that subgraph.
-    pub async fn state_inside(
-        &self,
-        thread: &ThreadId,
-        place: &[NodeName],
-        subgraphs: bool,
-    ) -> Result<Option<StateView>, Error> {
-        let found = self.engine.threads.load(thread).await?;
-        let found = found.filter(|thread| !thread.state.deleted);
-        let view = found.map(|thread| self.view_at(&thread, place, subgraphs));
-        view.transpose()
-    }
-
-    /// The checkpoints of the subgraph at `place` in the call that waits, newest first; `None` if
-    /// there is no such thread.
-    ///
-    /// # Errors
-    /// As [`state_inside`](Self::state_inside).
-    pub async fn history_inside(
-        &self,
-        thread: &ThreadId,
-        place: &[NodeName],
-        limit: usize,
-    ) -> Result<Option<Vec<CheckpointView>>, Error> {
-        let found = self.engine.threads.load(thread).await?;
-        let Some(thread) = found.filter(|thread| !thread.state.deleted) else {
-            return Ok(None);
-        };
-        let graph = self.engine.graph_of(&thread)?;
-        let history = inside::history(&graph, &thread.state, place, limit);
-        history.map(Some).map_err(Error::Refused)
-    }
-
-    fn view_at(
-        &self,
-        thread: &Thread,
-        place: &[NodeName],
-        subgraphs: bool,
-    ) -> Result<StateView, Error> {
-        if place.is_empty() && !subgraphs {
-            return Ok(self.view(thread));
-        }
-        let graph = self.engine.graph_of(thread)?;
-        inside::state(&graph, &thread.state, place, subgraphs).map_err(Error::Refused)
-    }
-
-    /// The thread as its history shows it at a checkpoint; `None` if there is no such thread.
-    ///
-    /// # Errors
-    /// `Refused` if the thread has no such checkpoint; or if the store fails.
-    pub async fn state_at(
-        &self,
-        thread: &ThreadId,
-        checkpoint: &str,
-    ) -> Result<Option<StateView>, Error> {
-        let (threads, graphs) = (&self.engine.threads, &self.engine.graphs);
-        threads.state_at(thread, checkpoint, graphs).await
-    }
-
-    /// How the thread stands; `None` if there is none.
-    ///
-    /// # Errors
-    /// If the store fails.
-    pub async fn status(&self, thread: &ThreadId) -> Result<Option<ThreadStatus>, Error> {
-        let found = self.engine.threads.load(thread).await?;
-        Ok(found
-            .filter(|thread| !thread.state.deleted)
-            .map(|thread| thread.state.status()))
-    }
-
-    /// The thread's checkpoints, newest first.
-    ///
-    /// # Errors
-    /// If the store fails.
-    pub async fn history(
-        &self,
-        thread: &ThreadId,
-        limit: usize,
-    ) -> Result<Vec<CheckpointView>, Error> {
-        let (threads, graphs) = (&self.engine.threads, &self.engine.graphs);
-        threads.history_of(thread, None, limit, graphs).await
-    }
-
-    fn view(&self, thread: &Thread) -> StateView {
-        let graph = self.engine.graphs.get(&thread.state.graph);
-        StateView::of(&thread.state, graph.map(|graph| graph.topology()))
     }
 
     async fn apply(&self, thread: &ThreadId, event: &Event) -> Result<RunOutput, Error> {

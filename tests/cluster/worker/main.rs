@@ -196,8 +196,8 @@ fn worker_settings(told: &Told) -> WorkerSettings {
         concurrency: told.concurrency,
         drain_timeout: Duration::from_millis(told.drain_timeout_ms),
         hold_back: Duration::from_millis(told.hold_back_ms),
-        register_every: told.register_every_ms.map_or(
-            WorkerSettings::default().register_every,
+        register_every: told.register_every_ms.map_or_else(
+            || WorkerSettings::default().register_every,
             Duration::from_millis,
         ),
         limits: Limits {

@@ -106,7 +106,7 @@ impl Backend {
     pub(crate) fn thread(&self, name: &str) -> Handle {
         match self {
             Self::Embedded { app, .. } => Handle::Embedded(app.thread(name)),
-            Self::Cluster(cluster) => Handle::Cluster(cluster.thread(name)),
+            Self::Cluster(cluster) => Handle::Cluster(Box::new(cluster.thread(name))),
         }
     }
 }

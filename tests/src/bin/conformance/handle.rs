@@ -21,7 +21,7 @@ pub(crate) enum Handle {
     /// In this process.
     Embedded(Thread),
     /// On servers, through a client.
-    Cluster(ClusterThread),
+    Cluster(Box<ClusterThread>),
 }
 
 /// A subgraph of a thread, inside which a task waits.
@@ -30,7 +30,7 @@ pub(crate) enum Inside {
     /// In this process.
     Embedded(WaitingSubgraph),
     /// On servers: the thread, and the place.
-    Cluster(ClusterThread, Vec<String>),
+    Cluster(Box<ClusterThread>, Vec<String>),
 }
 
 impl Inside {
@@ -107,7 +107,7 @@ impl Handle {
     pub(crate) fn at(&self, checkpoint: &str) -> Self {
         match self {
             Self::Embedded(thread) => Self::Embedded(thread.at(checkpoint)),
-            Self::Cluster(thread) => Self::Cluster(thread.at(checkpoint)),
+            Self::Cluster(thread) => Self::Cluster(Box::new(thread.at(checkpoint))),
         }
     }
 
