@@ -60,15 +60,16 @@ const fn ahead(row: Row) -> Row {
     }
 }
 
-/// Every point of the way of a superstep and of a command, in their order.
+/// Every point of the way of a superstep and of a command, in their order. Where work is out when the
+/// worker dies, it may be in one of its nodes too.
 const ROWS: &[Row] = &[
     // A start: handed over, decided, told, acked.
     row("command handed over", 1, 0),
     row("append started", 1, 0),
     row("appended started", 1, 0),
-    row("before reply", 1, 0),
-    row("after reply", 1, 0),
-    row("before ack of command", 1, 0),
+    row("before reply", 1, 1),
+    row("after reply", 1, 1),
+    row("before ack of command", 1, 1),
     // Work: handed over, in the node, around the append, the publishes and the ack.
     row("work handed over", 1, 0),
     row("work handed over", 2, 0),
@@ -83,10 +84,10 @@ const ROWS: &[Row] = &[
     row("after events", 1, 0),
     row("before work", 1, 0),
     row("before work", 2, 0),
-    row("after work", 1, 0),
-    row("after work", 2, 0),
-    row("before ack of work", 1, 0),
-    row("before ack of work", 2, 0),
+    row("after work", 1, 1),
+    row("after work", 2, 1),
+    row("before ack of work", 1, 1),
+    row("before ack of work", 2, 1),
     Row {
         slow_ms: 900,
         ..row("claimed", 1, 1)
@@ -105,11 +106,11 @@ const ROWS: &[Row] = &[
     row("command handed over", 2, 0),
     row("append resumed", 1, 0),
     row("appended resumed", 1, 0),
-    row("before reply", 2, 0),
+    row("before reply", 2, 1),
     row("in ask", 1, 1),
-    row("before outcome", 1, 0),
-    row("after outcome", 1, 0),
-    row("before ack of command", 2, 0),
+    row("before outcome", 1, 1),
+    row("after outcome", 1, 1),
+    row("before ack of command", 2, 1),
     // The sleep and its timer.
     row("append paused", 1, 0),
     row("appended paused", 1, 0),

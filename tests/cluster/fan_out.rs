@@ -97,9 +97,10 @@ async fn ten_thousand_sends_survive_a_killed_worker() {
     let results: Vec<Value> = (0..SENDS).map(|n| json!(n * n)).collect();
     assert_eq!(values["results"], Value::Array(results));
     assert_eq!(store.history("wide").await.len(), 5);
-    // What the dead worker was in, and no result that it had brought, runs again.
+    // The dead worker held 32 messages of 40 tasks. What it had brought of them does not run again;
+    // what it was in does, and what was under way.
     let ran = cluster.ledger().len() as u64;
-    assert!(ran <= SENDS + 64, "{ran} tasks ran");
+    assert!(ran <= SENDS + 640, "{ran} tasks ran");
     let peak = b.memory_peak_bytes();
     assert!(peak < 256 << 20, "the worker took {peak} bytes");
     b.stop();

@@ -119,7 +119,7 @@ async fn answer(outside: &Outside, store: &Store, thread: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn threads_go_on_from_what_the_store_still_has() {
-    const STEPS: u64 = 30;
+    const STEPS: u64 = 20;
     let mut cluster = Cluster::start();
     // Longer than from the answer to the step back: what is lost was not told to be durable.
     let settings = json!({"durable_after_ms": 10_000});

@@ -145,9 +145,11 @@ async fn a_migration_goes_before_all_else_of_the_new_version() {
         let went = by[0].ends_with("v1") && by[2].ends_with("v2");
         let expected = if went { json!(["1"]) } else { Value::Null };
         let migrated = values.get("moves").cloned().unwrap_or_default();
-        // One that was moved before its first node ran was migrated too, and nobody can see it.
+        // One that was moved before its first node ran was migrated too, and nobody can see it; one
+        // that was moved when its last result was stored has no node left for the new version.
+        let unseen = by[0].ends_with("v2") || (by[2].ends_with("v1") && migrated == json!(["1"]));
         assert!(
-            migrated == expected || by[0].ends_with("v2"),
+            migrated == expected || unseen,
             "{number}: {migrated} {by:?}"
         );
         moved += usize::from(went);
