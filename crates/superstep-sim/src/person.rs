@@ -76,11 +76,6 @@ impl Person {
     }
 
     async fn start(&mut self) {
-        // What was asked for waits for its time.
-        let state = self.rig.state(&self.thread);
-        if state.is_some_and(|state| !state.queue.is_empty()) {
-            return;
-        }
         if self.last_start.is_empty() || self.rig.is_decided(&self.thread, &self.last_start).await {
             self.last_start = self.name("start");
         }
@@ -198,9 +193,7 @@ impl Person {
     async fn disturb(&mut self, state: &ThreadState) {
         let thread = self.thread.clone();
         // A cancel and a retry count attempts anew: what kills its workers would never be found.
-        // Of a start that waits for its time nothing would be left.
-        let waits = !state.queue.is_empty();
-        if self.graph != "poison" && !waits && self.chance(3) {
+        if self.graph != "poison" && self.chance(3) {
             let id = self.name("cancel");
             self.send(CommandKind::Cancel, &thread, &id, &json!({}))
                 .await;
