@@ -33,8 +33,6 @@ pub(crate) struct Person {
     pub(crate) plain: bool,
     /// How often the thread is started.
     pub(crate) turns: usize,
-    /// How many seconds each start waits for.
-    pub(crate) delays: u64,
     made: usize,
     /// The last start, which is sent again until it is decided.
     last_start: String,
@@ -50,7 +48,6 @@ impl Person {
             disturbs: false,
             plain: true,
             turns: 1,
-            delays: 0,
             made: 0,
             last_start: String::new(),
             seen: Vec::new(),
@@ -80,12 +77,9 @@ impl Person {
             self.last_start = self.name("start");
         }
         let id = self.last_start.clone();
-        let mut body = json!({
+        let body = json!({
             "thread_id": self.thread, "input": {"count": 4}, "config": {"recursion_limit": 200},
         });
-        if self.delays > 0 {
-            body["after_seconds"] = json!(self.delays);
-        }
         let graph = self.graph.clone();
         self.send(CommandKind::Start, &graph, &id, &body).await;
     }
@@ -175,8 +169,7 @@ impl Person {
             let body = json!({"resume": value, "interrupt_id": question.id});
             self.send(CommandKind::Resume, &thread, &id, &body).await;
         }
-        let waits = state.is_busy() || !open.is_empty() || !state.queue.is_empty();
-        if waits || !(self.chance(40) || stands) {
+        if state.is_busy() || !open.is_empty() || !(self.chance(40) || stands) {
             return;
         }
         if state.tasks.is_empty() {
@@ -192,8 +185,7 @@ impl Person {
     /// Sends what does not bring the thread on.
     async fn disturb(&mut self, state: &ThreadState) {
         let thread = self.thread.clone();
-        // A cancel and a retry count attempts anew: what kills its workers would never be found.
-        if self.graph != "poison" && self.chance(3) {
+        if self.chance(3) {
             let id = self.name("cancel");
             self.send(CommandKind::Cancel, &thread, &id, &json!({}))
                 .await;

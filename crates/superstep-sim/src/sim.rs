@@ -10,7 +10,6 @@ use serde_json::Value;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
-    crowd::Crowd,
     graphs::{GRAPHS, comparable},
     journal::Entry,
     ledger::Lenient,
@@ -23,10 +22,6 @@ use crate::{
 
 /// The longest that a thread may take to its end, in virtual time.
 const END: Duration = Duration::from_secs(3600);
-
-/// How far behind the clock of a store may be that another takes the place of: what sleeps then
-/// sleeps for so much longer.
-const BEHIND: Duration = Duration::from_secs(3600);
 
 /// What goes wrong in a seed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,8 +36,6 @@ struct Trouble {
     hints_lost: bool,
     /// The store steps back.
     steps_back: bool,
-    /// The store that it steps back to has a clock that is far behind.
-    falls_behind: bool,
     /// All streams are lost with what is in them.
     wipes: bool,
     /// Workers stand still and go on.
@@ -65,7 +58,6 @@ impl Trouble {
             },
             3 => Self {
                 steps_back: true,
-                falls_behind: seed % 32 == 3,
                 ..faults
             },
             4 => Self {
@@ -87,7 +79,6 @@ impl Trouble {
                 wipes: true,
                 freezes: true,
                 skews: true,
-                falls_behind: seed % 64 == 7,
                 ..faults
             },
         }
@@ -132,9 +123,6 @@ impl Trouble {
 struct Task {
     graph: String,
     turns: usize,
-    delays: u64,
-    /// Whether many use it beside each other.
-    crowded: bool,
 }
 
 /// The dice that set a seed up; those of its faults are others.
@@ -152,25 +140,15 @@ impl Cast {
 
     fn tasks(&self, seed: u64) -> Vec<Task> {
         let count = self.one(&[1, 2, 2, 3]);
-        let graph = |n| {
-            if self.0.draw(0..100) < 60 {
+        let task = |n| Task {
+            graph: if self.0.draw(0..100) < 60 {
                 random::name_of(seed * 4 + n)
             } else {
                 self.one(&GRAPHS).to_owned()
-            }
-        };
-        let task = |n| Task {
-            graph: graph(n),
+            },
             turns: self.one(&[1, 1, 1, 2]),
-            delays: self.one(&[0, 0, 0, 0, 0, 2, 30]),
-            crowded: self.0.draw(0..100) < 20,
         };
-        let mut tasks: Vec<Task> = (0..count).map(task).collect();
-        for task in &mut tasks {
-            // Who comes and goes would have its attempts counted anew each time.
-            task.crowded &= task.graph != "poison";
-        }
-        tasks
+        (0..count).map(task).collect()
     }
 
     fn setup(&self, seed: u64, trouble: Trouble, tasks: &[Task], mutant: Option<Mutant>) -> Setup {
@@ -192,12 +170,6 @@ impl Cast {
         setup.settings.concurrency = self.one(&[1, 4, 32]);
         if trouble.steps_back {
             setup.durable_after = Duration::from_millis(2500);
-        }
-        if trouble.falls_behind {
-            // Hours may pass: no need to look for timers twice in each second of them.
-            setup.settings.timers_every = Duration::from_secs(20);
-            setup.settings.reconcile_every = Duration::from_secs(5);
-            setup.settings.pull_wait = Duration::from_secs(30);
         }
         if trouble.skews {
             setup.skew_ms_max = self.one(&[50, 500, 2000]);
@@ -294,28 +266,20 @@ async fn see_through(
     tasks: &[Task],
     trouble: Trouble,
 ) -> Result<Vec<Value>, String> {
-    // What a crowd leaves is compared with nothing.
-    let compared = |(_, task): &(usize, &Task)| trouble.faults || !task.crowded;
     let people: Vec<_> = tasks
         .iter()
         .enumerate()
-        .filter(compared)
         .map(|(n, task)| {
-            if task.crowded {
-                let crowd = Crowd::new(rig, format!("t{n}"), task.graph.clone());
-                return (n, tokio::spawn(crowd.work()));
-            }
             let mut person = Person::new(rig, format!("t{n}"), task.graph.clone());
             person.disturbs = trouble != Trouble::default();
             person.plain = !trouble.skews;
             person.turns = task.turns;
-            person.delays = task.delays;
-            (n, tokio::spawn(person.work()))
+            tokio::spawn(person.work())
         })
         .collect();
     let troubled = tokio::spawn(make_trouble(trouble, Arc::clone(rig)));
-    for (n, person) in people {
-        let done = timeout(END + BEHIND, person).await;
+    for (n, person) in people.into_iter().enumerate() {
+        let done = timeout(END, person).await;
         done.map_err(|_| format!("liveness: t{n} never ends"))?
             .map_err(|error| format!("a bug of the simulator: {error}"))?;
     }
@@ -323,11 +287,7 @@ async fn see_through(
     troubled.map_err(|error| format!("a bug of the simulator: {error}"))?;
     rig.settle().await?;
     let mut values = Vec::new();
-    for (n, task) in tasks.iter().enumerate() {
-        if task.crowded {
-            values.push(Value::Null);
-            continue;
-        }
+    for n in 0..tasks.len() {
         let state = rig.state(&format!("t{n}"));
         let state = state.ok_or_else(|| format!("t{n} is gone"))?;
         values.push(comparable(&state.visible_values()));
@@ -353,11 +313,7 @@ async fn make_trouble(trouble: Trouble, rig: Arc<Rig>) {
         match kinds.get(pick).copied() {
             Some("step back") => {
                 let changes = usize::try_from(rig.faults.draw(1..8)).expect("a few");
-                if rig.store.step_back(changes) && trouble.falls_behind {
-                    let by = i64::try_from(BEHIND.as_millis()).expect("an hour");
-                    rig.faults.world.skew_store(-by);
-                    rig.faults.note("== and its clock is an hour behind ==");
-                }
+                rig.store.step_back(changes);
             }
             Some("wipe") => {
                 rig.faults.note("== all streams are lost ==");
