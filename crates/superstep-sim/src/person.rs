@@ -79,6 +79,7 @@ impl Person {
         let id = self.last_start.clone();
         let body = json!({
             "thread_id": self.thread, "input": {"count": 4}, "config": {"recursion_limit": 200},
+            "multitask_strategy": "reject",
         });
         let graph = self.graph.clone();
         self.send(CommandKind::Start, &graph, &id, &body).await;
@@ -200,7 +201,7 @@ impl Person {
         if self.chance(3) {
             // A start without input goes on with what waits, or is refused.
             let id = self.name("again");
-            let body = json!({"thread_id": thread, "input": null});
+            let body = json!({"thread_id": thread, "input": null, "multitask_strategy": "reject"});
             let graph = self.graph.clone();
             self.send(CommandKind::Start, &graph, &id, &body).await;
         }

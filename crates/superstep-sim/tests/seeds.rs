@@ -8,7 +8,7 @@ use std::{fmt::Write, path::Path};
 use superstep_sim::{run, sweep};
 
 /// How many seeds are run unless the environment says otherwise.
-const SEEDS: u64 = 2000;
+const SEEDS: u64 = 64;
 
 fn from_env(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
