@@ -29,11 +29,6 @@ fn an_append_without_its_compare_is_caught() {
 }
 
 #[test]
-fn a_map_named_by_the_checkpoint_is_caught() {
-    check(Mutant::MapByCheckpoint);
-}
-
-#[test]
 fn effects_of_the_head_only_are_caught() {
     check(Mutant::EffectsOfTheHeadOnly);
 }
@@ -56,9 +51,4 @@ fn commands_acked_at_once_are_caught() {
 #[test]
 fn refusals_that_nobody_remembers_are_caught() {
     check(Mutant::RefusalsForgotten);
-}
-
-#[test]
-fn a_missing_reconciler_is_caught() {
-    check(Mutant::NoReconciler);
 }
