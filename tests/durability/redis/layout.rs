@@ -75,7 +75,7 @@ async fn the_stored_format_is_version_one() {
     put.await.unwrap();
     let expected = "\
 superstep:{default:12}:b:8:order-42big string: value
-superstep:{default:12}:bi:order-42 zset: big | inf
+superstep:{default:12}:bi:order-42 zset: big | 4503599627370497
 superstep:{default:12}:d zset: deadline/q1\\0\\1order-42 | 6
 superstep:{default:12}:g set: letter
 superstep:{default:12}:l:3:letter zset: order-42 | -9
