@@ -18,10 +18,12 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use futures_util::StreamExt as _;
 use superstep_checkpoint::{CLAIM_LEASE_MAX, Claimed, InterruptQuery, PAGE_ROWS_MAX, Watched};
 use superstep_protocol::{
-    Dispatch, GraphId, Head, Nonce, Obligation, ThreadId, ThreadState, UnixMillis, obligations,
+    CommandId, Dispatch, GraphId, Head, Nonce, Obligation, ThreadId, ThreadState, UnixMillis,
+    obligations,
 };
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -51,6 +53,8 @@ const REST_MIN: Duration = Duration::from_secs(1);
 /// For how long a thread is taken to have stood still that was entered by a clock ahead of ours:
 /// nobody knows, and it is acted on no more often than that.
 const AGE_AHEAD: Duration = CLAIM_LEASE_MAX;
+/// For how long a page of open questions may take to be announced.
+const ANNOUNCE_LEASE: Duration = Duration::from_secs(30);
 /// How many threads' reasons one worker remembers. Beyond that it asks again.
 const RESTING_MAX: usize = 100_000;
 
@@ -343,7 +347,10 @@ impl Reconciler {
             None => made.here,
         };
         if anew {
-            let announced = self.announce(made.at).await?;
+            let Some(announced) = self.announce(made.at).await? else {
+                // Another worker is at it; whether it comes to the end is looked at again.
+                return Ok(());
+            };
             if announced > 0 {
                 warn!(
                     announced,
@@ -355,17 +362,27 @@ impl Reconciler {
         Ok(())
     }
 
-    /// Publishes the events of all open questions; by one worker.
-    async fn announce(&self, made: UnixMillis) -> Result<usize, Error> {
+    /// Publishes the events of all open questions; by one worker at a time until one came to the
+    /// end. `None` while another is at it, which may die.
+    async fn announce(&self, made: UnixMillis) -> Result<Option<usize>, Error> {
         let log = Arc::clone(self.effects.threads.log());
         let stream = Head {
             version: made.0,
             nonce: Nonce(0),
         };
         let nobody = ThreadId::from("@events");
-        let claimed = log.claim(&nobody, stream, RECONCILING, self.owner, CLAIM_LEASE_MAX);
-        if claimed.await.map_err(Error::Store)? != Claimed::Mine {
-            return Ok(0);
+        let done = CommandId::from(format!("announced-{}", made.0));
+        if log
+            .outcome(&nobody, &done)
+            .await
+            .map_err(Error::Store)?
+            .is_some()
+        {
+            return Ok(Some(0));
+        }
+        let claim = || log.claim(&nobody, stream, RECONCILING, self.owner, ANNOUNCE_LEASE);
+        if claim().await.map_err(Error::Store)? != Claimed::Mine {
+            return Ok(None);
         }
         let mut query = InterruptQuery {
             thread: None,
@@ -382,9 +399,15 @@ impl Reconciler {
                 }
             }
             if page.next.is_none() {
-                return Ok(announced);
+                let at_end = log.put_outcome(&nobody, &done, Bytes::new());
+                at_end.await.map_err(Error::Store)?;
+                return Ok(Some(announced));
             }
             query.after = page.next;
+            // Lost to a longer pause: whoever took over announces all of them.
+            if claim().await.map_err(Error::Store)? != Claimed::Mine {
+                return Ok(None);
+            }
         }
     }
 }

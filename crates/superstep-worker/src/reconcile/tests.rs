@@ -469,6 +469,41 @@ async fn questions_are_announced_in_a_new_events_stream() {
     worker.cancel();
 }
 
+#[tokio::test(start_paused = true)]
+async fn announcing_goes_on_where_a_worker_died_in_it() {
+    let place = Place::new();
+    let worker = place.worker(graph(&place.nodes));
+    place.start("t", json!(["ask"])).await;
+    place.until("t", ThreadStatus::Interrupted).await;
+    worker.cancel();
+    let (mut one, mut other) = (place.reconciler(), place.reconciler());
+    one.look().await.unwrap();
+    other.look().await.unwrap();
+    sleep(Duration::from_secs(5)).await;
+    place.queue.forget();
+    let mut events = place.queue.events(&EventFilter::default()).await.unwrap();
+    let made = place.queue.events_made().await.unwrap().unwrap().at;
+    let stream = Head {
+        version: made.0,
+        nonce: Nonce(0),
+    };
+    let (nobody, dead) = ("@events".into(), Nonce(u64::MAX));
+    let claimed = place
+        .log
+        .claim(&nobody, stream, RECONCILING, dead, ANNOUNCE_LEASE);
+    assert_eq!(claimed.await.unwrap(), Claimed::Mine);
+
+    one.look().await.unwrap();
+    let next = tokio::time::timeout(Duration::from_secs(1), events.next()).await;
+    assert!(next.is_err(), "another worker seems to be at it");
+    sleep(ANNOUNCE_LEASE).await;
+    one.look().await.unwrap();
+    heard(&mut *events, EventKind::Interrupt).await;
+    other.look().await.unwrap();
+    let next = tokio::time::timeout(Duration::from_secs(1), events.next()).await;
+    assert!(next.is_err(), "announced once");
+}
+
 /// What one process holds; dropped, it is dead.
 struct Process {
     works: Works,
