@@ -196,9 +196,12 @@ impl Commands {
         command: &CommandRef,
     ) -> Result<Option<Accepted>, Error> {
         let needs = movers::needs(event);
+        if needs == Needs::Nothing {
+            return Ok(None);
+        }
         let threads = &self.engine.threads;
         let mut versions = self.registry.versions(threads, false).await?;
-        if needs == Needs::Nothing || !versions.iter().any(|version| version.takes_over) {
+        if !versions.iter().any(|version| version.takes_over) {
             return Ok(None);
         }
         let Some(found) = threads.load(thread).await? else {

@@ -51,6 +51,8 @@ const STANDS_STILL: Duration = Duration::from_secs(30);
 const RECONCILE_LEASE_MIN: Duration = Duration::from_secs(1);
 /// What is said of a panic in this crate: other deliveries go on, this one waits.
 const BROKEN: &str = "a bug: the work on a delivery panicked; it stays, report this";
+/// How many commands one worker holds while their records become durable.
+const COMMANDS_HELD_MAX: usize = 4096;
 /// How long a worker that goes waits for the store to hear of it.
 const LEAVE_MAX: Duration = Duration::from_secs(1);
 
@@ -303,9 +305,7 @@ impl Worker {
             limit += PAGE;
         }
     }
-}
 
-impl Worker {
     /// Ends the claims on the work of a thread that nobody can be at.
     async fn end_claims(&self, state: &ThreadState) -> Result<(), Error> {
         let log = self.threads.log();
@@ -332,8 +332,6 @@ async fn until_durable(commands: &Commands) -> Result<(), superstep_checkpoint::
     Ok(())
 }
 
-/// How many commands one worker holds while their records become durable.
-const COMMANDS_HELD_MAX: usize = 4096;
 async fn work_delivery(works: Works, held: Held) {
     let delivery = held.delivery;
     let world = works.engine.threads.world();
