@@ -244,6 +244,30 @@ impl ThreadLog for RedisLog {
         }
     }
 
+    async fn results_of(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        tasks: &[TaskId],
+    ) -> Result<BTreeMap<TaskId, Bytes>, Error> {
+        if tasks.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let mut cmd = redis::cmd("HMGET");
+        cmd.arg(self.keys.shard(thread).results(thread, round));
+        for task in tasks {
+            cmd.arg(task.as_str());
+        }
+        let found = self.ask("a read of results", &cmd).await?.list()?;
+        let mut results = BTreeMap::new();
+        for (task, result) in tasks.iter().zip(found) {
+            if let Some(result) = result.bytes()? {
+                results.insert(task.clone(), result.into());
+            }
+        }
+        Ok(results)
+    }
+
     async fn results(
         &self,
         thread: &ThreadId,

@@ -130,13 +130,26 @@ impl ThreadLog for SqliteLog {
         .await
     }
 
+    async fn results_of(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        tasks: &[TaskId],
+    ) -> Result<BTreeMap<TaskId, Bytes>, Error> {
+        let (thread, tasks) = (thread.clone(), tasks.to_vec());
+        self.read(move |connection, now| {
+            maps::results(connection, (&thread, round), Some(&tasks), now)
+        })
+        .await
+    }
+
     async fn results(
         &self,
         thread: &ThreadId,
         round: Dispatch,
     ) -> Result<BTreeMap<TaskId, Bytes>, Error> {
         let thread = thread.clone();
-        self.read(move |connection, now| maps::results(connection, &thread, round, now))
+        self.read(move |connection, now| maps::results(connection, (&thread, round), None, now))
             .await
     }
 

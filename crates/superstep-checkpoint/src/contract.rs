@@ -96,6 +96,7 @@ macro_rules! contract_list {
             trim_refuses_what_is_not_a_snapshot
             an_append_goes_on_after_a_trim
             results_are_counted_as_they_are_put
+            results_of_some_tasks_are_read_alone
             a_second_result_of_a_task_is_refused
             a_result_needs_an_open_round
             a_result_for_an_unknown_thread_is_refused

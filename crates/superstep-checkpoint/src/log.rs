@@ -383,6 +383,14 @@ pub trait ThreadLog: Send + Sync + 'static {
         result: Bytes,
     ) -> Result<PutResult, Error>;
 
+    /// The results of these tasks of a round, of those that have one.
+    async fn results_of(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        tasks: &[TaskId],
+    ) -> Result<BTreeMap<TaskId, Bytes>, Error>;
+
     /// The results of a round, by task. Empty if there are none (any more).
     async fn results(
         &self,

@@ -145,6 +145,17 @@ impl ThreadLog for MemoryLog {
         Ok(self.at_now().0.put_result(thread, round, task, result))
     }
 
+    async fn results_of(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        tasks: &[TaskId],
+    ) -> Result<BTreeMap<TaskId, Bytes>, Error> {
+        let mut results = self.at_now().0.results(thread, round);
+        results.retain(|task, _| tasks.contains(task));
+        Ok(results)
+    }
+
     async fn results(
         &self,
         thread: &ThreadId,

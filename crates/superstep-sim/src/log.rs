@@ -254,6 +254,17 @@ impl ThreadLog for FaultyLog {
         .await
     }
 
+    async fn results_of(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        tasks: &[TaskId],
+    ) -> Result<BTreeMap<TaskId, Bytes>, Error> {
+        let mut results = self.results(thread, round).await?;
+        results.retain(|task, _| tasks.contains(task));
+        Ok(results)
+    }
+
     async fn results(
         &self,
         thread: &ThreadId,

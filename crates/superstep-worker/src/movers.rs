@@ -40,7 +40,7 @@ pub(crate) async fn ask(
     let thread = &state.thread;
     let mut results = BTreeMap::new();
     for round in state.rounds.keys() {
-        results.extend(engine.stored_results(thread, *round).await?);
+        results.extend(engine.stored_results(thread, *round, None).await?);
     }
     let event = Event::Move(Box::new(AskMove {
         to: to.graph.clone(),

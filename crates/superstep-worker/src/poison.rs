@@ -17,6 +17,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use futures_util::{StreamExt as _, stream};
 use superstep_graph::TaskId;
 use superstep_protocol::{Dispatch, RunError, TASK_POISONED, TaskResult, ThreadId, ThreadState};
 use tracing::{debug, error};
@@ -25,6 +26,8 @@ use crate::{error::Error, threads::Threads};
 
 /// How many counted attempts make a task run alone.
 const SUSPECT_FROM: u64 = 2;
+/// How many counts are under way at once.
+const AT_ONCE: usize = 32;
 
 /// The attempts that were counted for one delivery.
 #[derive(Clone, Default)]
@@ -53,23 +56,33 @@ impl Charged {
         attempts_max: u64,
     ) -> Result<Option<Counts>, Error> {
         let thread = &state.thread;
+        let count = async |task: &TaskId| {
+            let counted = threads.retrying(thread, || {
+                threads.log().count_attempt(thread, dispatch, task)
+            });
+            let counted = counted.await?;
+            if counted.is_some() {
+                let entry = (thread.clone(), dispatch, task.clone());
+                self.lock().push(entry);
+            }
+            Ok::<_, Error>((task.clone(), counted))
+        };
+        // To its end even where one fails: what was counted is noted, to be taken back.
+        let counted: Vec<_> = stream::iter(tasks.to_vec())
+            .map(async |task| count(&task).await)
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
         let mut counts = Counts::default();
-        for task in tasks {
-            let counted = threads
-                .retrying(thread, || {
-                    threads.log().count_attempt(thread, dispatch, task)
-                })
-                .await?;
-            let Some(count) = counted else {
+        for counted in counted {
+            let (task, Some(count)) = counted? else {
                 return Ok(None);
             };
-            let entry = (thread.clone(), dispatch, task.clone());
-            self.lock().push(entry);
             counts.most = counts.most.max(count);
             if count >= attempts_max {
                 counts.suspect = true;
-                let result = poisoned(state, task, count);
-                counts.poisoned.insert(task.clone(), result);
+                let result = poisoned(state, &task, count);
+                counts.poisoned.insert(task, result);
             }
             counts.suspect |= count >= SUSPECT_FROM;
         }
@@ -80,13 +93,15 @@ impl Charged {
     /// why it is handed back; then the next count stays one too high.
     pub(crate) async fn forgive(&self, threads: &Threads) {
         let counted = std::mem::take(&mut *self.lock());
-        for (thread, dispatch, task) in counted {
+        let forgive = async |(thread, dispatch, task): (ThreadId, Dispatch, TaskId)| {
             let forgiven = threads.log().forgive_attempt(&thread, dispatch, &task);
             if let Err(error) = forgiven.await {
                 debug!(thread_id = %thread, %error, "an attempt stays counted");
-                return;
             }
-        }
+        };
+        stream::iter(counted)
+            .for_each_concurrent(AT_ONCE, forgive)
+            .await;
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<(ThreadId, Dispatch, TaskId)>> {

@@ -58,18 +58,24 @@ pub(super) fn put_result(
     Ok(PutResult::Stored { count: count + 1 })
 }
 
+/// The results of a round; of these tasks only, if some are named.
 pub(super) fn results(
     connection: &Connection,
-    thread: &ThreadId,
-    round: Dispatch,
+    (thread, round): (&ThreadId, Dispatch),
+    tasks: Option<&[TaskId]>,
     now: UnixMillis,
 ) -> Result<BTreeMap<TaskId, Bytes>, Failure> {
-    let mut statement = connection.prepare_cached(
+    let named = tasks.map(|tasks| tasks.iter().map(TaskId::as_str).collect::<Vec<_>>());
+    let named = named.map(|names| serde_json::Value::from(names).to_string());
+    let of_these = "AND r.task IN (SELECT value FROM json_each(?4))";
+    let mut statement = connection.prepare_cached(&format!(
         "SELECT r.task, r.result
          FROM rounds d JOIN results r ON r.thread = d.thread AND r.round = d.round
-         WHERE d.thread = ?1 AND d.round = ?2 AND (d.expires_at IS NULL OR d.expires_at > ?3)",
-    )?;
-    let mut rows = statement.query(params![thread.as_str(), round.to_string(), millis(now)])?;
+         WHERE d.thread = ?1 AND d.round = ?2 AND (d.expires_at IS NULL OR d.expires_at > ?3) {}",
+        named.as_ref().map_or("AND ?4 IS NULL", |_| of_these),
+    ))?;
+    let round = round.to_string();
+    let mut rows = statement.query(params![thread.as_str(), round, millis(now), named])?;
     let mut results = BTreeMap::new();
     while let Some(row) = rows.next()? {
         let task: String = row.get(0)?;

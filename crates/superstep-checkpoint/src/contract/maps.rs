@@ -25,6 +25,26 @@ pub async fn results_are_counted_as_they_are_put(log: Log) {
     assert_eq!(log.results(&t, round).await.unwrap(), expected);
 }
 
+/// A part of a round is read alone: what is named and there.
+pub async fn results_of_some_tasks_are_read_alone(log: Log) {
+    let t = thread("t");
+    let round = start_round(&log, &t).await;
+    for id in ["a", "b", "c"] {
+        let put = log.put_result(&t, round, &task(id), Bytes::from(id)).await;
+        put.unwrap();
+    }
+    let of = async |names: &[&str]| {
+        let tasks: Vec<TaskId> = names.iter().map(|name| task(name)).collect();
+        let results = log.results_of(&t, round, &tasks).await.unwrap();
+        results.into_iter().collect::<Vec<_>>()
+    };
+    assert_eq!(of(&["c", "missing"]).await, [(task("c"), Bytes::from("c"))]);
+    assert_eq!(of(&["a", "b", "c"]).await.len(), 3);
+    assert_eq!(of(&[]).await, []);
+    let other = log.results_of(&t, head(1, 9), &[task("a")]).await;
+    assert!(other.unwrap().is_empty(), "another round");
+}
+
 /// A task has one result in a round: the first.
 pub async fn a_second_result_of_a_task_is_refused(log: Log) {
     let t = thread("t");

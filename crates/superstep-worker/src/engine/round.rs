@@ -68,7 +68,8 @@ impl Engine {
         }
         let whole = open.len() == mine.len();
         let stored = if running.again && open.len() > 1 {
-            self.stored_results(&id, dispatch).await?
+            self.stored_results(&id, dispatch, (!whole).then_some(&mine))
+                .await?
         } else {
             BTreeMap::new()
         };
@@ -132,7 +133,7 @@ impl Engine {
         if there < open.len() as u64 {
             return Ok(Worked::Partial);
         }
-        let results = self.stored_results(&id, dispatch).await?;
+        let results = self.stored_results(&id, dispatch, None).await?;
         self.close(thread, dispatch, results).await
     }
 
@@ -168,12 +169,7 @@ impl Engine {
                 counts.poisoned
             };
             for (task, result) in &results {
-                let bytes = Bytes::from(encode_result(result.clone()));
-                let put = self.threads.retrying(&id, || {
-                    let log = self.threads.log();
-                    log.put_result(&id, dispatch, task, bytes.clone())
-                });
-                match put.await? {
+                match self.put(&id, dispatch, task, result.clone()).await? {
                     PutResult::Stored { .. } | PutResult::Duplicate { .. } => {}
                     PutResult::RoundOver => return self.late(&id).await.map(Some),
                     PutResult::UnknownThread => return Ok(Some(Worked::Late(None))),
@@ -185,7 +181,7 @@ impl Engine {
                     .filter(|(_, result)| is_poisoned(result)),
             );
         }
-        let mut results = self.stored_results(&id, dispatch).await?;
+        let mut results = self.stored_results(&id, dispatch, None).await?;
         if results.len() < thread.state.round_tasks(dispatch).count() {
             return Ok(Some(Worked::Partial));
         }
@@ -213,14 +209,7 @@ impl Engine {
             let next = results.recv().await?;
             Some((next, results))
         });
-        let puts = results.map(async |(task, result)| {
-            let bytes = Bytes::from(encode_result(result));
-            let put = self.threads.retrying(id, || {
-                let log = self.threads.log();
-                log.put_result(id, dispatch, &task, bytes.clone())
-            });
-            put.await
-        });
+        let puts = results.map(async |(task, result)| self.put(id, dispatch, &task, result).await);
         let puts = puts.buffer_unordered(PUTS_AT_ONCE);
         tokio::pin!(puts);
         let mut there = 0;
@@ -240,6 +229,22 @@ impl Engine {
         Ok(Put::Stored(there))
     }
 
+    /// Puts one result into the map of its round.
+    async fn put(
+        &self,
+        id: &ThreadId,
+        dispatch: Dispatch,
+        task: &TaskId,
+        result: TaskResult,
+    ) -> Result<PutResult, Error> {
+        let bytes = Bytes::from(encode_result(result));
+        let put = self.threads.retrying(id, || {
+            let log = self.threads.log();
+            log.put_result(id, dispatch, task, bytes.clone())
+        });
+        put.await
+    }
+
     /// What it came to when tasks have no result.
     async fn stopped(&self, id: &ThreadId, progress: &Progress) -> Result<Worked, Error> {
         match progress.why_stopped() {
@@ -249,16 +254,22 @@ impl Engine {
         }
     }
 
-    /// What tasks of a round have brought so far.
+    /// What the tasks of a round have brought so far; of these only, if some are named: a round may
+    /// have very many.
     pub(crate) async fn stored_results(
         &self,
         thread: &ThreadId,
         dispatch: Dispatch,
+        tasks: Option<&[TaskId]>,
     ) -> Result<BTreeMap<TaskId, TaskResult>, Error> {
-        let stored = self
-            .threads
-            .retrying(thread, || self.threads.log().results(thread, dispatch))
-            .await?;
+        let stored = self.threads.retrying(thread, || async {
+            let log = self.threads.log();
+            match tasks {
+                None => log.results(thread, dispatch).await,
+                Some(tasks) => log.results_of(thread, dispatch, tasks).await,
+            }
+        });
+        let stored = stored.await?;
         stored
             .into_iter()
             .map(|(task, bytes)| match decode_result(&bytes) {

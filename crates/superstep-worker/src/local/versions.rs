@@ -115,7 +115,7 @@ impl Local {
     ) -> Result<Option<Thread>, Error> {
         let mut results = BTreeMap::new();
         for round in state.rounds.keys() {
-            let stored = self.engine.stored_results(&state.thread, *round);
+            let stored = self.engine.stored_results(&state.thread, *round, None);
             results.extend(stored.await?);
         }
         let event = Event::Move(Box::new(AskMove {

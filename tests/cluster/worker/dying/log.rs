@@ -144,6 +144,15 @@ impl ThreadLog for DyingLog {
         self.inner.history(thread, before, limit).await
     }
 
+    async fn results_of(
+        &self,
+        thread: &ThreadId,
+        round: Dispatch,
+        tasks: &[TaskId],
+    ) -> Result<BTreeMap<TaskId, Bytes>, Error> {
+        self.inner.results_of(thread, round, tasks).await
+    }
+
     async fn results(
         &self,
         thread: &ThreadId,
