@@ -11,11 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
-use async_nats::jetstream::{self, Message};
+use async_nats::jetstream::{self};
 use async_nats::{Client, HeaderMap};
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
+use superstep_tests::questions;
 use tokio::task::JoinHandle;
 
 use crate::draw::Draw;
@@ -223,23 +223,4 @@ async fn hear_questions(
             drop(message.ack().await);
         }
     }
-}
-
-/// What has been asked since the last look; nothing if nobody tells.
-async fn questions(context: &jetstream::Context) -> Option<Vec<Message>> {
-    let stream = context.get_stream("SUPERSTEP_default_EVENTS").await.ok()?;
-    let wanted = pull::Config {
-        durable_name: Some("person".to_owned()),
-        filter_subject: "superstep.default.events.interrupt.>".to_owned(),
-        ack_policy: AckPolicy::Explicit,
-        ack_wait: Duration::from_secs(5),
-        ..pull::Config::default()
-    };
-    let consumer: PullConsumer = stream.get_or_create_consumer("person", wanted).await.ok()?;
-    let mut messages = consumer.fetch().max_messages(50).messages().await.ok()?;
-    let mut heard = Vec::new();
-    while let Some(Ok(message)) = messages.next().await {
-        heard.push(message);
-    }
-    Some(heard)
 }

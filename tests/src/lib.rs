@@ -10,6 +10,8 @@
 mod built;
 mod program;
 mod proxy;
+#[cfg(feature = "conformance")]
+mod questions;
 pub mod servers;
 mod skip;
 mod wait;
@@ -17,5 +19,7 @@ mod wait;
 pub use built::{example_binary, target_dir, worker_binary, workspace_root};
 pub use program::Program;
 pub use proxy::Proxy;
+#[cfg(feature = "conformance")]
+pub use questions::questions;
 pub use skip::{may_skip, skip};
-pub use wait::{eventually, eventually_async};
+pub use wait::{eventually, eventually_async, until};

@@ -7,6 +7,8 @@
 
 use std::time::{Duration, Instant};
 
+use anyhow::ensure;
+
 /// How long to pause between two looks.
 const PAUSE: Duration = Duration::from_millis(10);
 
@@ -28,6 +30,23 @@ pub fn eventually<T>(what: &str, within: Duration, mut look: impl FnMut() -> Opt
         );
         std::thread::sleep(PAUSE);
     }
+}
+
+/// Asks `holds` until it says yes: for what servers need to come up, where no test fails yet.
+///
+/// # Errors
+///
+/// When `within` has passed before; the message carries `what`.
+pub fn until(what: &str, within: Duration, mut holds: impl FnMut() -> bool) -> anyhow::Result<()> {
+    let deadline = Instant::now() + within;
+    while !holds() {
+        ensure!(
+            Instant::now() < deadline,
+            "{what}: did not happen within {within:?}"
+        );
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
 }
 
 /// Asks `look` until it gives a value, and returns it, on a tokio runtime with time enabled.

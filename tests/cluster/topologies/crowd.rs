@@ -10,12 +10,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
-use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::{self, Message};
-use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 use superstep_protocol::ThreadStatus;
+use superstep_tests::questions;
 use tokio::task::JoinHandle;
 
 use crate::SOON;
@@ -187,23 +186,4 @@ async fn answer_one(context: jetstream::Context, message: Message) {
     publish(context, subject, HeaderMap::new(), resume).await;
     // One whose ack is lost comes again, and is answered again.
     drop(message.ack().await);
-}
-
-/// What has been asked since the last look; nothing if nobody tells.
-async fn questions(context: &jetstream::Context) -> Option<Vec<Message>> {
-    let stream = context.get_stream("SUPERSTEP_default_EVENTS").await.ok()?;
-    let wanted = pull::Config {
-        durable_name: Some("person".to_owned()),
-        filter_subject: "superstep.default.events.interrupt.>".to_owned(),
-        ack_policy: AckPolicy::Explicit,
-        ack_wait: Duration::from_secs(5),
-        ..pull::Config::default()
-    };
-    let consumer: PullConsumer = stream.get_or_create_consumer("person", wanted).await.ok()?;
-    let mut messages = consumer.fetch().max_messages(50).messages().await.ok()?;
-    let mut heard = Vec::new();
-    while let Some(Ok(message)) = messages.next().await {
-        heard.push(message);
-    }
-    Some(heard)
 }

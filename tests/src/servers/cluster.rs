@@ -8,13 +8,14 @@
 //! served, and each replica has its master's data.
 
 use std::fmt::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, ensure};
 
 use super::replica::replication;
 use super::resp::Reply;
 use super::{RedisOptions, RedisServer};
+use crate::wait::until;
 
 /// How many masters there are.
 const MASTERS: u16 = 3;
@@ -68,14 +69,9 @@ impl RedisCluster {
             let id = master.command(&["CLUSTER", "MYID"])?;
             let id = id.text().context("a node has an id")?.to_owned();
             // A replica that has not heard of its master yet says so.
-            let deadline = Instant::now() + READY_WITHIN;
-            while expect_ok(replica, &["CLUSTER", "REPLICATE", &id]).is_err() {
-                ensure!(
-                    Instant::now() < deadline,
-                    "a node of the Redis Cluster does not know its master after {READY_WITHIN:?}"
-                );
-                std::thread::sleep(Duration::from_millis(20));
-            }
+            until("a replica knows its master", READY_WITHIN, || {
+                expect_ok(replica, &["CLUSTER", "REPLICATE", &id]).is_ok()
+            })?;
         }
         cluster.until("replicated", |node| {
             let Ok(info) = replication(node) else {
@@ -151,22 +147,12 @@ impl RedisCluster {
     }
 
     fn until(&self, what: &str, holds: impl Fn(&RedisServer) -> bool) -> anyhow::Result<()> {
-        let deadline = Instant::now() + READY_WITHIN;
-        while !self.nodes.iter().all(&holds) {
-            if Instant::now() >= deadline {
-                bail!("the Redis Cluster is not {what} after {READY_WITHIN:?}");
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let what = format!("the Redis Cluster is {what}");
+        until(&what, READY_WITHIN, || self.nodes.iter().all(&holds))?;
         let known = format!("cluster_known_nodes:{}", self.nodes.len());
         let meets = |node: &RedisServer| matches!(node.command(&["CLUSTER", "INFO"]), Ok(Reply::Text(info)) if info.contains(&known));
-        while !self.nodes.iter().all(meets) {
-            if Instant::now() >= deadline {
-                bail!("the nodes of the Redis Cluster have not met after {READY_WITHIN:?}");
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
+        let what = "the nodes of the Redis Cluster have met";
+        until(what, READY_WITHIN, || self.nodes.iter().all(meets))
     }
 }
 

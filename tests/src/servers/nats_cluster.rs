@@ -8,12 +8,11 @@
 use std::fmt::Write as _;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpStream};
-use std::time::{Duration, Instant};
-
-use anyhow::bail;
+use std::time::Duration;
 
 use super::ports::free_port;
 use super::{NatsOptions, NatsServer};
+use crate::wait::until;
 
 /// How many servers there are.
 const SERVERS: usize = 3;
@@ -83,18 +82,12 @@ impl NatsCluster {
     ///
     /// When they do not come together in time.
     pub fn until_ready(&self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + READY_WITHIN;
         // Only the leader tells of its followers.
-        while !self.monitors.iter().any(|port| {
-            jetstream(*port)
-                .is_ok_and(|told| told.matches("\"current\": true").count() == SERVERS - 1)
-        }) {
-            if Instant::now() >= deadline {
-                bail!("the NATS cluster has no leader after {READY_WITHIN:?}");
-            }
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
+        let all_current = |told: String| told.matches("\"current\": true").count() == SERVERS - 1;
+        until("the NATS cluster has a leader", READY_WITHIN, || {
+            let mut ports = self.monitors.iter();
+            ports.any(|port| jetstream(*port).is_ok_and(all_current))
+        })
     }
 
     fn launch(options: &NatsOptions) -> anyhow::Result<Self> {

@@ -6,12 +6,13 @@
 //! The rule it keeps: `start` returns when every replica has its master's data, and every Sentinel
 //! knows the master, the replicas and the other Sentinels.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
 use super::resp::Reply;
 use super::{RedisOptions, RedisServer};
+use crate::wait::until;
 
 /// How long the servers may take to find each other.
 const READY_WITHIN: Duration = Duration::from_secs(60);
@@ -50,7 +51,7 @@ impl RedisReplicas {
             nodes.push(RedisServer::start_with(options.clone())?);
         }
         let all = Self { nodes };
-        until("every replica has the master's data", || {
+        until("every replica has the master's data", READY_WITHIN, || {
             all.nodes[1..].iter().all(is_in_sync)
         })?;
         Ok(all)
@@ -144,7 +145,7 @@ impl RedisSentinels {
             .map(|_| RedisServer::start_with(watching.clone()))
             .collect::<anyhow::Result<Vec<_>>>()?;
         let all = Self { sentinels, servers };
-        until("every Sentinel knows all", || {
+        until("every Sentinel knows all", READY_WITHIN, || {
             all.sentinels.iter().all(|sentinel| {
                 let known = |field| number(sentinel, field);
                 known("num-slaves") == Some(replicas)
@@ -215,15 +216,4 @@ fn number(sentinel: &RedisServer, field: &str) -> Option<usize> {
     };
     let at = told.iter().position(|reply| reply.text() == Some(field))?;
     told.get(at + 1)?.text()?.parse().ok()
-}
-
-fn until(what: &str, holds: impl Fn() -> bool) -> anyhow::Result<()> {
-    let deadline = Instant::now() + READY_WITHIN;
-    while !holds() {
-        if Instant::now() >= deadline {
-            bail!("not within {READY_WITHIN:?}: {what}");
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
 }
