@@ -71,6 +71,9 @@ pub(crate) struct Engine {
     pub(crate) graphs: Arc<Graphs>,
     /// Held by what is run alone in this process.
     pub(crate) alone: Arc<Semaphore>,
+    /// Held by what closes a round that came in parts: each takes several times the room of the
+    /// thread, and of many that see the last result stored one is enough.
+    pub(crate) closing: Arc<Semaphore>,
 }
 
 impl Engine {
@@ -79,6 +82,7 @@ impl Engine {
             threads,
             graphs,
             alone: Arc::new(Semaphore::new(1)),
+            closing: Arc::new(Semaphore::new(1)),
         }
     }
 

@@ -127,13 +127,46 @@ impl Engine {
         if ran.is_none() {
             return self.stopped(&id, &progress).await;
         }
-        if mine.is_empty() {
-            there = open.len() as u64;
+        if let Some((task, result)) = stored.into_iter().next().filter(|_| mine.is_empty()) {
+            // Nothing was left to run: the answer to a result that is there tells how many are.
+            there = match self.put(&id, dispatch, &task, result).await? {
+                PutResult::Stored { count } | PutResult::Duplicate { count } => count,
+                PutResult::RoundOver => return self.late(&id).await,
+                PutResult::UnknownThread => return Ok(Worked::Late(None)),
+            };
         }
         if there < open.len() as u64 {
             return Ok(Worked::Partial);
         }
-        let results = self.stored_results(&id, dispatch, None).await?;
+        self.close_stored(thread, dispatch, BTreeMap::new()).await
+    }
+
+    /// Closes a round whose results are stored, if they all are; `brought` go before these.
+    async fn close_stored(
+        &self,
+        mut thread: Thread,
+        dispatch: Dispatch,
+        brought: BTreeMap<TaskId, TaskResult>,
+    ) -> Result<Worked, Error> {
+        let id = thread.state.thread.clone();
+        let closing = self.closing.acquire().await;
+        let _closing = closing.expect("it is never closed");
+        let head = self
+            .threads
+            .retrying(&id, || self.threads.log().head(&id))
+            .await?;
+        if head != Some(thread.state.head) {
+            // Mostly closed by whoever held it before.
+            match self.threads.load_wide(&id).await? {
+                Some(now) if now.state.waits_for(dispatch) => thread = now,
+                now => return Ok(Worked::Late(now.map(Box::new))),
+            }
+        }
+        let mut results = self.stored_results(&id, dispatch, None).await?;
+        if results.len() < thread.state.round_tasks(dispatch).count() {
+            return Ok(Worked::Partial);
+        }
+        results.extend(brought);
         self.close(thread, dispatch, results).await
     }
 
@@ -181,18 +214,15 @@ impl Engine {
                     .filter(|(_, result)| is_poisoned(result)),
             );
         }
-        let mut results = self.stored_results(&id, dispatch, None).await?;
-        if results.len() < thread.state.round_tasks(dispatch).count() {
-            return Ok(Some(Worked::Partial));
-        }
         // A task whose result is there is poisoned by what closing the round makes of it.
-        results.extend(brought);
-        self.close(thread, dispatch, results).await.map(Some)
+        let closed = self.close_stored(thread, dispatch, brought);
+        closed.await.map(Some)
     }
 
-    /// The thread as it is, which does not wait for the work any more.
+    /// The thread as it is, which does not wait for the work any more: of a wide round many parts
+    /// come to it at once.
     async fn late(&self, id: &ThreadId) -> Result<Worked, Error> {
-        let now = self.threads.load(id).await?;
+        let now = self.threads.load_wide(id).await?;
         Ok(Worked::Late(now.map(Box::new)))
     }
 
