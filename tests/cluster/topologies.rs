@@ -12,8 +12,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 use superstep_tests::servers::{
-    NatsCluster, NatsOptions, NatsServer, RedisCluster, RedisOptions, RedisSentinels, RedisServer,
-    Reply, ServerBinary,
+    NatsCluster, NatsOptions, NatsServer, RedisCluster, RedisOptions, RedisReplicas,
+    RedisSentinels, RedisServer, Reply, ServerBinary,
 };
 use superstep_tests::{Program, eventually_async};
 use tempfile::TempDir;
@@ -101,10 +101,15 @@ async fn becomes(server: &RedisServer, expected: &str) {
 
 /// Which server leads a stream.
 async fn leader(crowd: &Crowd, stream: &str) -> usize {
+    another_leader(crowd, stream, usize::MAX).await
+}
+
+/// Waits until a stream is led by another server than this.
+async fn another_leader(crowd: &Crowd, stream: &str, lost: usize) -> usize {
     eventually_async(&format!("a leader of {stream}"), SOON, async || {
         let mut stream = crowd.jetstream().get_stream(stream).await.ok()?;
         let cluster = stream.info().await.ok()?.cluster.clone()?;
-        NatsCluster::position(&cluster.leader?)
+        NatsCluster::position(&cluster.leader?).filter(|leader| *leader != lost)
     })
     .await
 }
@@ -120,6 +125,20 @@ async fn nats_of_three(binary: ServerBinary) -> (NatsCluster, RedisServer, Site,
     let site = Site::new(&nats.urls(), redis.url(), json!({"replicas": 3}));
     let workers = site.workers().await;
     (nats, redis, site, workers)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threads_end_though_stream_leaders_are_killed() {
+    let (mut nats, _redis, site, workers) = nats_of_three(ServerBinary::Nats).await;
+    let crowd = site.crowd().await;
+    for stream in ["SUPERSTEP_default_WORK", "SUPERSTEP_default_COMMANDS"] {
+        let leader = leader(&crowd, stream).await;
+        nats.nodes_mut()[leader].kill();
+        another_leader(&crowd, stream, leader).await;
+        nats.nodes_mut()[leader].restart().expect("it comes back");
+        nats.until_ready().expect("the cluster is whole again");
+    }
+    site.ends_well(crowd, workers).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -180,6 +199,21 @@ async fn threads_end_though_sentinels_choose_another_master() {
     .await;
     redis.nodes_mut()[0].restart().expect("it comes back");
     becomes(&redis.nodes()[0], "slave").await;
+    site.ends_well(crowd, workers).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn threads_end_though_a_replica_left_behind_is_promoted() {
+    let nats = NatsServer::start().expect("a private NATS");
+    let mut redis = RedisReplicas::start_with(&RedisOptions::default(), 1).expect("a replica");
+    let told = json!({"durable_after_ms": 3_000});
+    let site = Site::new(&[nats.url()], redis.urls(), told);
+    let workers = site.workers().await;
+    let crowd = site.crowd().await;
+    redis.cut_off(1).expect("the replica obeys");
+    site.progress(20).await;
+    redis.nodes_mut()[0].kill();
+    redis.promote(1).expect("the replica obeys");
     site.ends_well(crowd, workers).await;
 }
 
