@@ -27,9 +27,6 @@ const AGAIN_AFTER: Duration = Duration::from_secs(4);
 /// How often the person looks whether something is to be sent.
 const BEAT: Duration = Duration::from_millis(50);
 
-/// How long one look for questions may take.
-const LOOK_WITHIN: Duration = Duration::from_secs(3);
-
 /// A command that nobody has replied to.
 #[derive(Clone, Debug)]
 struct Pending {
@@ -194,9 +191,7 @@ async fn hear_questions(
     threads: &BTreeMap<String, Thread>,
 ) {
     loop {
-        // The request may have died with its server, and nobody would ever say so.
-        let heard = tokio::time::timeout(LOOK_WITHIN, questions(&context)).await;
-        let heard = heard.ok().flatten().unwrap_or_default();
+        let heard = questions(&context).await;
         if heard.is_empty() {
             tokio::time::sleep(BEAT).await;
         }

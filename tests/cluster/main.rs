@@ -25,6 +25,7 @@ mod reconcile;
 mod story;
 mod strategies;
 mod time_to_continue;
+mod timers;
 mod topologies;
 mod versions;
 

@@ -9,6 +9,7 @@
 mod crowd;
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use superstep_tests::servers::{
@@ -206,14 +207,17 @@ async fn threads_end_though_sentinels_choose_another_master() {
 async fn threads_end_though_a_replica_left_behind_is_promoted() {
     let nats = NatsServer::start().expect("a private NATS");
     let mut redis = RedisReplicas::start_with(&RedisOptions::default(), 1).expect("a replica");
-    let told = json!({"durable_after_ms": 3_000});
+    let durable_after = Duration::from_secs(15);
+    let told = json!({"durable_after_ms": 15_000});
     let site = Site::new(&[nats.url()], redis.urls(), told);
     let workers = site.workers().await;
     let crowd = site.crowd().await;
+    let cut_off = Instant::now();
     redis.cut_off(1).expect("the replica obeys");
     site.progress(20).await;
     redis.nodes_mut()[0].kill();
     redis.promote(1).expect("the replica obeys");
+    assert!(cut_off.elapsed() < durable_after, "more was lost than told");
     site.ends_well(crowd, workers).await;
 }
 

@@ -9,8 +9,16 @@ use async_nats::jetstream::consumer::{AckPolicy, PullConsumer, pull};
 use async_nats::jetstream::{self, Message};
 use futures_util::StreamExt as _;
 
+/// How long one look may take: a request may have died with its server, and nobody would say so.
+const LOOK_WITHIN: Duration = Duration::from_secs(3);
+
 /// What has been asked since the last look; nothing if nobody tells.
-pub async fn questions(context: &jetstream::Context) -> Option<Vec<Message>> {
+pub async fn questions(context: &jetstream::Context) -> Vec<Message> {
+    let heard = tokio::time::timeout(LOOK_WITHIN, look(context)).await;
+    heard.ok().flatten().unwrap_or_default()
+}
+
+async fn look(context: &jetstream::Context) -> Option<Vec<Message>> {
     let stream = context.get_stream("SUPERSTEP_default_EVENTS").await.ok()?;
     let wanted = pull::Config {
         durable_name: Some("person".to_owned()),

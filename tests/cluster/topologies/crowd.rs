@@ -1,16 +1,18 @@
 //! A hundred threads of five graphs, and the person who answers them.
 //!
 //! The person is a plain NATS client: it starts the threads, reads the interrupt events from their
-//! stream and publishes answers, again if no ack comes. What it hears twice it answers twice.
+//! stream and publishes answers, again until somebody replies. What it hears twice it answers
+//! once.
 //!
 //! The rule it keeps: it knows what each thread must come to, whatever happened on the way.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use async_nats::HeaderMap;
-use async_nats::jetstream::{self, Message};
+use async_nats::jetstream;
+use async_nats::{Client, HeaderMap};
+use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use serde_json::{Map, Value, json};
 use superstep_protocol::ThreadStatus;
@@ -32,6 +34,8 @@ const ITEMS: u64 = 6;
 
 /// How long the person waits before it tries again.
 const AGAIN_AFTER: Duration = Duration::from_millis(100);
+/// How long it waits for a worker's reply: longer than commands wait for the disk.
+const REPLY_WITHIN: Duration = Duration::from_secs(5);
 
 /// All threads, and the person, who answers until this value is dropped.
 pub(super) struct Crowd {
@@ -58,7 +62,7 @@ impl Crowd {
             .connect(urls)
             .await
             .expect("NATS lets us in");
-        let context = jetstream::new(client);
+        let context = jetstream::new(client.clone());
         join_all(threads().map(|(graph, thread)| {
             let context = context.clone();
             let subject = format!("superstep.default.start.{graph}");
@@ -68,7 +72,7 @@ impl Crowd {
             publish(context, subject, headers, body)
         }))
         .await;
-        let answering = tokio::spawn(answer_all(context.clone()));
+        let answering = tokio::spawn(answer_all(client));
         Self { context, answering }
     }
 
@@ -159,31 +163,67 @@ async fn publish(context: jetstream::Context, subject: String, headers: HeaderMa
     assert!(acked.is_ok(), "no stream took a message on {subject}");
 }
 
-/// Reads questions and answers them, for as long as it is let.
-async fn answer_all(context: jetstream::Context) {
+/// Reads questions and answers them, for as long as it is let. What was accepted is decided again
+/// by the cluster if the store loses it; what was refused is answered anew when it is asked again.
+async fn answer_all(client: Client) {
+    let context = jetstream::new(client.clone());
+    let mut accepted = BTreeSet::new();
+    let mut refused: BTreeMap<String, usize> = BTreeMap::new();
     loop {
-        match questions(&context).await {
-            Some(heard) if !heard.is_empty() => {
-                let answers = heard.into_iter().map(|m| answer_one(context.clone(), m));
-                join_all(answers).await;
+        let heard = questions(&context).await;
+        if heard.is_empty() {
+            tokio::time::sleep(AGAIN_AFTER).await;
+        }
+        let answers = heard.into_iter().map(async |message| {
+            let body: Value = serde_json::from_slice(&message.payload).expect("an event is JSON");
+            let id = body["interrupt"]["interrupt_id"].as_str();
+            let id = id.expect("a question has an id").to_owned();
+            let done = accepted.contains(&id) || {
+                let tries = refused.get(&id).copied().unwrap_or_default();
+                answer_one(&client, &body, &format!("answer-{id}-{tries}")).await
+            };
+            // One whose ack is lost comes again.
+            drop(message.ack().await);
+            (id, done)
+        });
+        for (id, done) in join_all(answers).await {
+            if done {
+                accepted.insert(id);
+            } else {
+                *refused.entry(id).or_default() += 1;
             }
-            _ => tokio::time::sleep(AGAIN_AFTER).await,
         }
     }
 }
 
-async fn answer_one(context: jetstream::Context, message: Message) {
-    let body: Value = serde_json::from_slice(&message.payload).expect("an event is JSON");
-    let thread = body["thread_id"]
-        .as_str()
-        .expect("an event names its thread");
-    let question = &body["interrupt"];
+/// Answers a question until a worker replies, for what a stream had taken may be lost with its
+/// leader. Says whether it was accepted.
+async fn answer_one(client: &Client, event: &Value, command: &str) -> bool {
+    let thread = event["thread_id"].as_str().expect("it names its thread");
+    let question = &event["interrupt"];
     let resume = json!({
         "resume": answer(thread, question),
         "interrupt_id": question["interrupt_id"],
     });
+    let inbox = client.new_inbox();
+    let mut headers = HeaderMap::new();
+    headers.insert("Nats-Msg-Id", command);
+    headers.insert("Superstep-Reply", inbox.as_str());
     let subject = format!("superstep.default.resume.{thread}");
-    publish(context, subject, HeaderMap::new(), resume).await;
-    // One whose ack is lost comes again, and is answered again.
-    drop(message.ack().await);
+    let mut replies = client.subscribe(inbox).await.expect("an inbox");
+    let context = jetstream::new(client.clone());
+    let answered = async {
+        loop {
+            let (subject, headers) = (subject.clone(), headers.clone());
+            publish(context.clone(), subject, headers, resume.clone()).await;
+            let reply = tokio::time::timeout(REPLY_WITHIN, replies.next());
+            if let Ok(Some(reply)) = reply.await {
+                return reply;
+            }
+        }
+    };
+    let reply = tokio::time::timeout(SOON, answered).await;
+    let reply = reply.unwrap_or_else(|_| panic!("nobody replied to the answer of {thread}"));
+    let reply: Value = serde_json::from_slice(&reply.payload).expect("a reply is JSON");
+    reply["outcome"] == "accepted" || reply["refusal"]["kind"] == "already_answered"
 }

@@ -11,7 +11,7 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use superstep::{
@@ -237,8 +237,14 @@ fn pair() -> RunnableGraph {
         .into()
 }
 
+fn now_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(now.unwrap_or_default().as_millis()).unwrap_or(u64::MAX)
+}
+
 /// Two nodes in a row that add their name and run to `log`. The second does as `how` says: `gate`
-/// waits for the file `open`, or until it is told to stop; `sleep` sleeps for an hour, `ask` asks.
+/// waits for the file `open`, or until it is told to stop; `sleep` sleeps for an hour, `nap` until a
+/// time and notes by how many milliseconds it woke late, `ask` asks.
 fn runs(place: &Place) -> RunnableGraph {
     let first = |_: Value, ctx: Context| async move {
         Ok(json!({"log": [format!("first {}", ctx.run_id())]}))
@@ -250,6 +256,12 @@ fn runs(place: &Place) -> RunnableGraph {
             let run = ctx.run_id().to_string();
             match state["how"].as_str() {
                 Some("sleep") => ctx.sleep(Duration::from_secs(3_600)).await,
+                Some("nap") => {
+                    let until = state["until"].as_u64().unwrap_or_default();
+                    ctx.sleep(Duration::from_millis(until.saturating_sub(now_ms())))
+                        .await;
+                    place.note(&format!("woke {run} {}", now_ms().saturating_sub(until)))?;
+                }
                 Some("ask") => {
                     ctx.interrupt::<Value>(json!("well?")).await?;
                 }
@@ -270,6 +282,7 @@ fn runs(place: &Place) -> RunnableGraph {
     };
     Graph::dynamic("runs")
         .channel("how", Channel::Last)
+        .channel("until", Channel::Last)
         .channel("log", list())
         .node("first", first)
         .node("second", second)
