@@ -434,6 +434,7 @@ async fn command_delivery(
                         }
                         Ok(_) => {
                             warn!(thread_id = %thread, %record, "the store lost the record; deciding again");
+                            go_on(&commands, &thread).await;
                         }
                         Err(error) => {
                             debug!(%error, "whether the record is durable is not known");
@@ -457,6 +458,21 @@ async fn command_delivery(
     .await;
     if let Err(error) = answered {
         debug!(%error, "the answer to a delivery was lost; it comes again and changes nothing");
+    }
+}
+
+/// Has a thread go on that the store took back: what the command is about may have to happen again
+/// first, and would only when the reconciler has found it.
+async fn go_on(commands: &Commands, thread: &ThreadId) {
+    let went = async {
+        if let Some(mut thread) = commands.engine.threads.load(thread).await? {
+            let effects = &commands.effects;
+            effects.perform(&mut thread, None, Publish::All).await?;
+        }
+        Ok::<_, Error>(())
+    };
+    if let Err(error) = went.await {
+        debug!(thread_id = %thread, error = chain(&error), "left to the reconciler");
     }
 }
 
