@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
-use async_nats::jetstream;
+use async_nats::jetstream::{self, Message};
 use async_nats::{Client, HeaderMap};
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
@@ -174,10 +174,18 @@ async fn answer_all(client: Client) {
         if heard.is_empty() {
             tokio::time::sleep(AGAIN_AFTER).await;
         }
-        let answers = heard.into_iter().map(async |message| {
-            let body: Value = serde_json::from_slice(&message.payload).expect("an event is JSON");
-            let id = body["interrupt"]["interrupt_id"].as_str();
-            let id = id.expect("a question has an id").to_owned();
+        // One that was asked again meanwhile is heard twice.
+        let heard: BTreeMap<String, (Value, Message)> = heard
+            .into_iter()
+            .map(|message| {
+                let body: Value =
+                    serde_json::from_slice(&message.payload).expect("an event is JSON");
+                let id = body["interrupt"]["interrupt_id"].as_str();
+                let id = id.expect("a question has an id").to_owned();
+                (id, (body, message))
+            })
+            .collect();
+        let answers = heard.into_iter().map(async |(id, (body, message))| {
             let done = accepted.contains(&id) || {
                 let tries = refused.get(&id).copied().unwrap_or_default();
                 answer_one(&client, &body, &format!("answer-{id}-{tries}")).await
