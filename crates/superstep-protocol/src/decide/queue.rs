@@ -37,7 +37,9 @@ pub(super) fn start(state: &ThreadState, start: &Start, now: UnixMillis) -> Verd
     if state.moving().is_some() {
         return Verdict::Wait;
     }
-    let held = state.is_busy() || state.holds_starts();
+    // One whose time has come goes first, also if nobody has begun it yet.
+    let overtakes = state.next_queued(now.max(state.time)).is_some();
+    let held = state.is_busy() || state.holds_starts() || overtakes;
     let delayed = start.not_before.is_some_and(|at| at > now);
     match start.strategy {
         Strategy::Reject if held || !state.queue.is_empty() => {

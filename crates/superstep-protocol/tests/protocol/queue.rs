@@ -272,6 +272,19 @@ fn a_delayed_start_begins_at_its_time() {
 }
 
 #[test]
+fn a_start_waits_behind_one_whose_time_came() {
+    let mut story = state("delayed");
+    let at = timers(story.state())["start:run-s2"];
+    // Nobody has begun it yet.
+    story.now = at;
+    starts(&mut story, "s3", Strategy::Enqueue);
+    assert_eq!(queue(&story), ["run-s2", "run-s3"]);
+    assert!(story.state().begins_next());
+    story.begin_next();
+    assert_eq!(run(&story).0, "run-s2");
+}
+
+#[test]
 fn a_thread_may_begin_with_a_delayed_start() {
     let mut story = Story::new();
     let event = story.start_later("s1");
