@@ -193,11 +193,11 @@ impl Called<'_> {
         if attempt.stop.is_gone() || gave_up {
             return Err(Stopped);
         }
-        let now = attempt.clock.threads.world().now();
-        let now = if ctx.sleeps().is_parked() {
+        // Also of a sleep that is over: another attempt is told when it ended.
+        let now = if ctx.sleeps().count() > 0 {
             attempt.clock.now().await
         } else {
-            now
+            attempt.clock.threads.world().now()
         };
         let (sleeps, until) = ctx.sleeps().ends(now);
         // Its paths are the graph's code too.

@@ -167,11 +167,6 @@ impl Sleeps {
         begun.parks
     }
 
-    /// Whether the task waits without a worker.
-    pub(crate) fn is_parked(&self) -> bool {
-        self.lock().parks
-    }
-
     /// The ends of all that was begun, if it is `now`, and the first one that the task waits for.
     pub(crate) fn ends(
         &self,
