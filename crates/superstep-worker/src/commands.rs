@@ -41,7 +41,7 @@ const EARLY_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) enum Handled {
     /// Decided, and nothing more can be lost.
     Ack,
-    /// Accepted by this record: to be acked once it is durable and still there.
+    /// Accepted by this record: to be acked once it is durable and still there, with its outcome.
     AckOnceDurable { thread: ThreadId, record: Head },
     /// To be handed over again after a pause.
     Again(Duration),
@@ -375,7 +375,7 @@ impl Commands {
 
 /// The id that a command is remembered under. A stream that was lost and made anew counts from 1
 /// again, so a sequence alone would name another command's outcome: the time tells them apart.
-fn command_id(delivery: &Delivery) -> CommandId {
+pub(crate) fn command_id(delivery: &Delivery) -> CommandId {
     let given = delivery.headers.get(header::MSG_ID);
     // An empty one is none: streams read it so too.
     match given.filter(|id| !id.is_empty()) {

@@ -14,7 +14,7 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use futures_util::FutureExt;
 use superstep_checkpoint::ThreadLog;
 use superstep_protocol::{Head, Obligation, ThreadId, ThreadState, UnixMillis, obligations};
-use superstep_queue::{DeliveryBody, Queue, subject::Subjects};
+use superstep_queue::{Delivery, DeliveryBody, Queue, subject::Subjects};
 use tokio::{
     sync::{Semaphore, mpsc},
     task::JoinSet,
@@ -25,7 +25,7 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use crate::{
     clock::SharedWorld,
-    commands::{Commands, Handled},
+    commands::{Commands, Handled, command_id},
     effects::{Effects, Publish},
     engine::Engine,
     error::{Error, ErrorKind, chain},
@@ -423,17 +423,10 @@ async fn command_delivery(
                             }
                         }
                     }
-                    let log = commands.engine.threads.log();
-                    match log.record(&thread, record.version).await {
-                        Ok(Some(stored)) if stored.head == record => {
-                            return delivery.acker.ack().await;
-                        }
-                        // Trimmed or deleted since is durable too: the thread went on.
-                        Ok(None) if gone_on(&commands, &thread, record).await => {
-                            return delivery.acker.ack().await;
-                        }
-                        Ok(_) => {
-                            warn!(thread_id = %thread, %record, "the store lost the record; deciding again");
+                    match still_there(&commands, &thread, record, &delivery).await {
+                        Ok(true) => return delivery.acker.ack().await,
+                        Ok(false) => {
+                            warn!(thread_id = %thread, %record, "the store lost the outcome; deciding again");
                             go_on(&commands, &thread).await;
                         }
                         Err(error) => {
@@ -476,9 +469,25 @@ async fn go_on(commands: &Commands, thread: &ThreadId) {
     }
 }
 
-async fn gone_on(commands: &Commands, thread: &ThreadId, record: Head) -> bool {
-    let head = commands.engine.threads.log().head(thread).await;
-    matches!(head, Ok(Some(head)) if head.version > record.version)
+/// Whether what a command was told still stands: the record that it became, or that its run became
+/// before; and its outcome, which in the latter case was put after the record and can be lost alone.
+async fn still_there(
+    commands: &Commands,
+    thread: &ThreadId,
+    record: Head,
+    delivery: &Delivery,
+) -> Result<bool, superstep_checkpoint::Error> {
+    let log = commands.engine.threads.log();
+    let stands = match log.record(thread, record.version).await? {
+        Some(stored) => stored.head == record,
+        // Trimmed or deleted since is durable too: the thread went on.
+        None => matches!(log.head(thread).await?, Some(head) if head.version > record.version),
+    };
+    if !stands || log.durable_after().is_zero() {
+        return Ok(stands);
+    }
+    let id = command_id(delivery);
+    Ok(log.outcome(thread, &id).await?.is_some())
 }
 
 async fn renew(
