@@ -7,13 +7,14 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use serde_json::{Value, json};
 use superstep_graph::{
     Branch, ChannelKind, END, GraphBuilder, NodeName, NodeSpec, Reducer, START, Send, Target,
 };
-use superstep_protocol::GraphId;
+use superstep_protocol::{GraphId, TASK_POISONED};
 use tokio::time::sleep;
 
 use crate::{
@@ -27,7 +28,7 @@ use superstep_worker::{
 };
 
 /// Every graph.
-pub(crate) const GRAPHS: [&str; 7] = [
+pub(crate) const GRAPHS: [&str; 9] = [
     "chain",
     "twice",
     "diamond",
@@ -35,6 +36,8 @@ pub(crate) const GRAPHS: [&str; 7] = [
     "fan",
     "asking_fan",
     "nested",
+    "sleepy",
+    "poison",
 ];
 
 /// What the names of nodes in subgraphs begin with.
@@ -77,7 +80,7 @@ impl Stage {
             7..9 => self.faults.draw(0..self.node_ms_max.div_ceil(10) + 1),
             _ => self.faults.draw(0..self.node_ms_max + 1),
         };
-        sleep(std::time::Duration::from_millis(ms)).await;
+        sleep(Duration::from_millis(ms)).await;
         self.faults.reach(&self.process, "node").await;
     }
 
@@ -131,6 +134,44 @@ impl Stage {
                 asking.call(input, ctx)
             } else {
                 plain.call(input, ctx)
+            }
+        })
+    }
+
+    /// A node that sleeps for less and less time, asks, and sleeps again.
+    fn sleeper(&self) -> Arc<dyn Node> {
+        let (stage, asking) = (self.clone(), self.node(1));
+        Arc::new(move |input: Value, ctx: NodeContext| {
+            let (stage, asking) = (stage.clone(), Arc::clone(&asking));
+            async move {
+                for ms in [40_000, 7000, 300] {
+                    ctx.sleep(Duration::from_millis(ms)).await;
+                    stage.pause().await;
+                }
+                let done = asking.call(input, ctx.clone()).await?;
+                ctx.sleep(Duration::from_secs(9)).await;
+                Ok(done)
+            }
+        })
+    }
+
+    /// A node that its worker dies of, until the thread says that it does.
+    fn killer(&self) -> Arc<dyn Node> {
+        let (stage, plain) = (self.clone(), self.node(0));
+        Arc::new(move |input: Value, ctx: NodeContext| {
+            let (stage, plain) = (stage.clone(), Arc::clone(&plain));
+            async move {
+                let task = ctx.task_id();
+                let begun = stage.count(&format!("deaths of {}", ctx.idempotency_key()));
+                stage.ledger.begun_deadly(ctx.idempotency_key(), begun);
+                let thread = stage.ledger.state(ctx.thread_id());
+                let known = thread.as_ref().and_then(|thread| thread.task(task));
+                let error = known.and_then(|known| known.error.as_ref());
+                if error.is_some_and(|error| error.kind == TASK_POISONED) {
+                    return plain.call(input, ctx).await;
+                }
+                stage.process.kill();
+                std::future::pending().await
             }
         })
     }
@@ -203,6 +244,32 @@ impl Stage {
                     .edge("a", "sub_3")
                     .edge("a", "c")
                     .join(["sub_3", "c"], "d")
+                    .edge("d", END);
+            }
+            "sleepy" => {
+                node(&mut builder, "a", 0);
+                node(&mut builder, "c", 1);
+                node(&mut builder, "d", 0);
+                builder.node(NodeSpec::new("sleeper"));
+                nodes.insert("sleeper".into(), self.sleeper().into());
+                builder
+                    .edge(START, "a")
+                    .edge("a", "sleeper")
+                    .edge("a", "c")
+                    .join(["sleeper", "c"], "d")
+                    .edge("d", END);
+            }
+            "poison" => {
+                for name in ["a", "c", "d"] {
+                    node(&mut builder, name, 0);
+                }
+                builder.node(NodeSpec::new("killer"));
+                nodes.insert("killer".into(), self.killer().into());
+                builder
+                    .edge(START, "a")
+                    .edge("a", "killer")
+                    .edge("a", "c")
+                    .join(["killer", "c"], "d")
                     .edge("d", END);
             }
             other => panic!("there is no graph `{other}`"),
@@ -295,7 +362,9 @@ pub(crate) fn comparable(values: &serde_json::Map<String, Value>) -> Value {
             entry["task"] = Value::Null;
             entry["key"] = Value::Null;
             for answer in entry["answers"].as_array_mut().into_iter().flatten() {
-                answer["by"] = Value::Null;
+                if let Some(by) = answer.get_mut("by") {
+                    *by = Value::Null;
+                }
             }
         }
     }

@@ -13,7 +13,9 @@ mod indexes_true;
 mod one_chain;
 mod one_outcome;
 mod owner_or_reason;
+mod runs_in_turn;
 mod status_of_facts;
+mod timers_once;
 mod truth_first;
 
 use crate::ledger::{Facts, Seen};
@@ -39,6 +41,8 @@ pub(crate) fn all() -> Vec<Box<dyn Invariant>> {
         Box::new(answers_named::AnswersNamed),
         Box::new(status_of_facts::StatusOfFacts),
         Box::new(indexes_true::IndexesTrue),
+        Box::new(runs_in_turn::RunsInTurn),
+        Box::new(timers_once::TimersOnce::default()),
         Box::new(bounded::Bounded),
         Box::new(effects_once::EffectsOnce),
     ]

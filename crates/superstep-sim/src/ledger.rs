@@ -16,7 +16,7 @@ use serde_json::Value;
 use superstep_checkpoint::{Error, StoredRecord, ThreadLog, memory::MemoryLog};
 use superstep_graph::{InterruptId, Source};
 use superstep_protocol::{
-    CommandId, Head, Record, RecordBody, ThreadId, ThreadState, UnixMillis, events, fold,
+    CommandId, Head, Record, RecordBody, RunId, ThreadId, ThreadState, UnixMillis, events, fold,
 };
 use superstep_queue::{CommandKind, DeliveryBody, EventMessage, Headers, header};
 use superstep_wire::{Event, Reply, Work, decode, record};
@@ -39,6 +39,19 @@ pub(crate) struct Chain {
     pub(crate) events: Vec<(u64, String)>,
     /// How many inputs entered it.
     pub(crate) inputs: usize,
+    /// What became of the runs that were asked for.
+    pub(crate) runs: BTreeMap<RunId, Fate>,
+}
+
+/// What became of a run that was asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It waits for its turn.
+    Queued,
+    /// It began.
+    Begun,
+    /// It never will.
+    Ended,
 }
 
 /// What a check may not ask of a world.
@@ -90,6 +103,8 @@ pub(crate) enum Seen<'a> {
     Replied { reply: &'a Reply, said: &'a Value },
     /// A node did something to the outside world, under its idempotency key.
     Charged { key: &'a str, what: &'a Value },
+    /// A node that its worker dies of was begun, for so many times by now.
+    BegunDeadly { key: &'a str, times: usize },
     /// Nothing goes on any more, and this thread is there.
     ThreadRests { thread: &'a ThreadId },
     /// Nothing goes on any more, and this command was sent.
@@ -112,6 +127,7 @@ pub(crate) struct Facts {
     store: Arc<Store>,
     pub(crate) lenient: Lenient,
     chains: HashMap<(ThreadId, Head), Arc<Chain>>,
+    progress: usize,
     /// Events in their stream: their kinds by id.
     pub(crate) told: BTreeMap<String, String>,
     refusals_told: BTreeSet<(ThreadId, CommandId)>,
@@ -184,6 +200,7 @@ impl Ledger {
                 store: Arc::clone(store),
                 lenient,
                 chains: HashMap::new(),
+                progress: 0,
                 told: BTreeMap::new(),
                 refusals_told: BTreeSet::new(),
                 sent: BTreeMap::new(),
@@ -244,6 +261,11 @@ impl Ledger {
         self.current(thread).map(|chain| chain.state.clone())
     }
 
+    /// How many records brought a thread on. What is tried again, and ends as before, does not.
+    pub(crate) fn progress(&self) -> usize {
+        lock(&self.facts).progress
+    }
+
     /// The threads that owe something.
     pub(crate) fn watched(&self) -> Vec<ThreadId> {
         let facts = lock(&self.facts);
@@ -301,19 +323,35 @@ impl Ledger {
             commands: BTreeMap::new(),
             events: Vec::new(),
             inputs: 0,
+            runs: BTreeMap::new(),
         });
         chain.state = state;
         chain.events.extend(made);
         if let Some(id) = command_of(&record) {
-            chain.commands.insert(id.clone(), record.head);
+            chain.commands.entry(id.clone()).or_insert(record.head);
+        }
+        for (run, fate) in fates(&record) {
+            chain.runs.insert(run.clone(), fate);
         }
         match &record.body {
+            // What was answered before is undone with the rest, and may be asked again.
+            RecordBody::Cancelled {
+                restores: Some(_), ..
+            } => chain.answered.clear(),
+            RecordBody::Displaced(displaced) if displaced.restores.is_some() => {
+                chain.answered.clear();
+            }
             RecordBody::Resumed { answers, .. } => chain.answered.extend(answers.keys().cloned()),
             RecordBody::Committed(committed) if committed.source == Source::Input => {
                 chain.inputs += 1;
             }
             _ => {}
         }
+        let tries = matches!(
+            record.body,
+            RecordBody::Retried { .. } | RecordBody::Failed(_) | RecordBody::Interrupted(_)
+        );
+        facts.progress += usize::from(!tries);
         facts
             .chains
             .insert((thread.clone(), record.head), Arc::new(chain));
@@ -389,6 +427,11 @@ impl Ledger {
         }
     }
 
+    /// A node that kills its worker was begun, for so many times by now.
+    pub(crate) fn begun_deadly(&self, key: &str, times: usize) {
+        self.see(&Seen::BegunDeadly { key, times });
+    }
+
     /// A node did something to the outside world.
     pub(crate) fn charged(&self, key: &str, what: &Value) {
         let mut facts = lock(&self.facts);
@@ -407,6 +450,30 @@ impl Ledger {
     }
 }
 
+/// What a record makes of runs that were asked for.
+pub(crate) fn fates(record: &Record) -> Vec<(&RunId, Fate)> {
+    match &record.body {
+        RecordBody::Enqueued(queued) => vec![(&queued.run, Fate::Queued)],
+        RecordBody::Displaced(displaced) => {
+            let ended = displaced.queued.iter().map(|run| (run, Fate::Ended));
+            ended
+                .chain([(&displaced.start.run, Fate::Queued)])
+                .collect()
+        }
+        RecordBody::Started { run, .. }
+        | RecordBody::Resumed { run, .. }
+        | RecordBody::Retried { run, .. } => vec![(run, Fate::Begun)],
+        RecordBody::Commanded { asked, .. } => vec![(&asked.run, Fate::Begun)],
+        RecordBody::Declined {
+            queued: Some(run), ..
+        } => vec![(run, Fate::Ended)],
+        RecordBody::Cancelled { queued, .. } => {
+            queued.iter().map(|run| (run, Fate::Ended)).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
 /// The command that became a record.
 pub(crate) fn command_of(record: &Record) -> Option<&CommandId> {
     match &record.body {
@@ -416,6 +483,9 @@ pub(crate) fn command_of(record: &Record) -> Option<&CommandId> {
         | RecordBody::UpdateAsked { command, .. }
         | RecordBody::Cancelled { command, .. }
         | RecordBody::Deleted { command, .. } => Some(&command.id),
+        RecordBody::Enqueued(queued) => Some(&queued.command.id),
+        RecordBody::Displaced(displaced) => Some(&displaced.start.command.id),
+        RecordBody::Commanded { asked, .. } => Some(&asked.command.id),
         _ => None,
     }
 }

@@ -33,6 +33,8 @@ pub(crate) struct Person {
     pub(crate) plain: bool,
     /// How often the thread is started.
     pub(crate) turns: usize,
+    /// How many seconds each start waits for.
+    pub(crate) delays: u64,
     made: usize,
     /// The last start, which is sent again until it is decided.
     last_start: String,
@@ -48,6 +50,7 @@ impl Person {
             disturbs: false,
             plain: true,
             turns: 1,
+            delays: 0,
             made: 0,
             last_start: String::new(),
             seen: Vec::new(),
@@ -63,24 +66,38 @@ impl Person {
         self.rig.faults.draw(0..100) < percent
     }
 
+    /// Whether it gets in the way now: once nothing goes wrong any more, all that it does is what
+    /// brings the thread on, so that whatever stands then stands for good.
+    fn is_in_the_way(&self) -> bool {
+        self.disturbs && !self.rig.calm.is_cancelled()
+    }
+
     /// Sends a command, sometimes more than once.
     async fn send(&self, kind: CommandKind, target: &str, id: &str, body: &Value) {
         self.rig.send(kind, target, id, body).await;
-        while self.disturbs && self.chance(20) {
+        while self.is_in_the_way() && self.chance(20) {
             sleep(self.rig.faults.ms(0..4000)).await;
             self.rig.send(kind, target, id, body).await;
         }
     }
 
     async fn start(&mut self) {
+        // What was asked for waits for its time.
+        let state = self.rig.state(&self.thread);
+        if state.is_some_and(|state| !state.queue.is_empty()) {
+            return;
+        }
         if self.last_start.is_empty() || self.rig.is_decided(&self.thread, &self.last_start).await {
             self.last_start = self.name("start");
         }
         let id = self.last_start.clone();
-        let body = json!({
+        let mut body = json!({
             "thread_id": self.thread, "input": {"count": 4}, "config": {"recursion_limit": 200},
             "multitask_strategy": "reject",
         });
+        if self.delays > 0 {
+            body["after_seconds"] = json!(self.delays);
+        }
         let graph = self.graph.clone();
         self.send(CommandKind::Start, &graph, &id, &body).await;
     }
@@ -146,7 +163,7 @@ impl Person {
     /// Does what brings the thread on, and now and then what does not.
     async fn push(&mut self, state: &ThreadState, stands: bool) {
         let thread = self.thread.clone();
-        if self.disturbs {
+        if self.is_in_the_way() {
             self.disturb(state).await;
         }
         let open: Vec<_> = state.open_questions().map(|(_, q)| q.clone()).collect();
@@ -170,7 +187,8 @@ impl Person {
             let body = json!({"resume": value, "interrupt_id": question.id});
             self.send(CommandKind::Resume, &thread, &id, &body).await;
         }
-        if state.is_busy() || !open.is_empty() || !(self.chance(40) || stands) {
+        let waits = state.is_busy() || !open.is_empty() || !state.queue.is_empty();
+        if waits || !(self.chance(40) || stands) {
             return;
         }
         if state.tasks.is_empty() {
@@ -186,7 +204,10 @@ impl Person {
     /// Sends what does not bring the thread on.
     async fn disturb(&mut self, state: &ThreadState) {
         let thread = self.thread.clone();
-        if self.chance(3) {
+        // A cancel and a retry count attempts anew: what kills its workers would never be found.
+        // Of a start that waits for its time nothing would be left.
+        let waits = !state.queue.is_empty();
+        if self.graph != "poison" && !waits && self.chance(3) {
             let id = self.name("cancel");
             self.send(CommandKind::Cancel, &thread, &id, &json!({}))
                 .await;

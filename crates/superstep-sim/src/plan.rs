@@ -24,6 +24,10 @@ use crate::{
     world::{SimWorld, SkewedWorld},
 };
 
+/// How many calls all workers together may make in one instant: far above what a world that gets
+/// on makes. Whoever makes more goes round in circles, and time would never go on.
+const CALLS_AT_ONCE_MAX: u64 = 2000;
+
 /// What becomes of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fate {
@@ -130,6 +134,9 @@ pub(crate) struct Faults {
     rules: Mutex<Vec<Rule>>,
     journal: Journal,
     processes: Mutex<Vec<Process>>,
+    /// The instant of the last call, and how many there were in it.
+    calls: Mutex<(Duration, u64)>,
+    spins: AtomicBool,
 }
 
 impl Faults {
@@ -144,6 +151,8 @@ impl Faults {
             rules: Mutex::default(),
             journal: Journal::default(),
             processes: Mutex::default(),
+            calls: Mutex::default(),
+            spins: AtomicBool::new(false),
         }
     }
 
@@ -257,6 +266,23 @@ impl Faults {
         Fate::Fine
     }
 
+    /// Whether workers go round in circles.
+    pub(crate) fn spins(&self) -> bool {
+        self.spins.load(Ordering::SeqCst)
+    }
+
+    /// Counts a call, and says whether it is one of those that time cannot get past.
+    fn is_endless(&self) -> bool {
+        let now = self.world.elapsed();
+        let mut calls = lock(&self.calls);
+        let count = if calls.0 == now { calls.1 + 1 } else { 1 };
+        *calls = (now, count);
+        if count > CALLS_AT_ONCE_MAX {
+            self.spins.store(true, Ordering::SeqCst);
+        }
+        count > CALLS_AT_ONCE_MAX
+    }
+
     /// Makes one call, as its fate has it. `later` is the same call for when it happens after
     /// its caller was told that it failed.
     pub(crate) async fn call<T, E, L>(
@@ -271,6 +297,9 @@ impl Faults {
         L: Future<Output = ()> + Send + 'static,
     {
         process.lives().await;
+        if self.is_endless() {
+            std::future::pending::<()>().await;
+        }
         let fate = self.fate(process, label);
         match fate {
             Fate::Fine if label == "pull" => {}

@@ -1,11 +1,11 @@
 //! Random graphs, in the shapes of the generator of conformance cases.
 //!
 //! Channels with reducers, parallel branches, joins, sends, conditional edges, loops that end,
-//! gotos, breakpoints, subgraphs, deferred nodes, nodes that ask and nodes that fail. What a node
+//! gotos, breakpoints, subgraphs, deferred nodes, nodes that ask, sleep and fail. What a node
 //! does is a function of its input and its answers alone, so that a run's values are too; a node
 //! that fails does so a fixed number of times for its idempotency key, whoever runs it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use rand::{RngExt, SeedableRng, rngs::StdRng, seq::SliceRandom};
 use serde_json::{Value, json};
@@ -44,6 +44,10 @@ struct Does {
     /// How often it fails first, and in how many attempts it is tried.
     fails: usize,
     attempts: Option<u32>,
+    /// The pause before the second attempt, in milliseconds.
+    retry_ms: u64,
+    /// How long it sleeps before it asks, and after each answer.
+    sleeps_ms: Option<u64>,
     goto: Vec<NodeName>,
 }
 
@@ -109,6 +113,11 @@ impl Draw {
             does.fails = *self.one(&[1, 1, 2]);
             let enough = u32::try_from(does.fails + 1).expect("a few");
             does.attempts = self.chance(60).then_some(*self.one(&[enough, 2]));
+            // A pause of the worker, or a timer.
+            does.retry_ms = *self.one(&[500, 8000, 30_000]);
+        }
+        if self.chance(15) {
+            does.sleeps_ms = Some(*self.one(&[1, 900, 6000, 20_000, 90_000]));
         }
         if self.chance(50) {
             does.adds = Some(*self.one(&[1, 1, 2]));
@@ -266,7 +275,9 @@ pub(crate) fn graph(stage: &Stage, name: &str, seed: u64) -> RunnableGraph {
         spec.defer = kind == Kind::Deferred;
         builder.node(spec);
         if let Some(attempts) = does.attempts {
-            let retry = RetryPolicy::new(attempts).without_jitter();
+            let retry = RetryPolicy::new(attempts)
+                .without_jitter()
+                .initial_interval(Duration::from_millis(does.retry_ms));
             let policy = Policies {
                 retry: Some(retry),
                 ..Policies::default()
@@ -342,10 +353,17 @@ fn code(stage: &Stage, does: Does) -> Arc<dyn Node> {
             stage.pause().await;
             let n = input["n"].as_i64().unwrap_or(0);
             let asks = does.asks_under.is_none_or(|under| n < under);
+            let sleep = || async {
+                if let Some(ms) = does.sleeps_ms {
+                    ctx.sleep(Duration::from_millis(ms)).await;
+                }
+            };
+            sleep().await;
             let mut answers = Vec::new();
             for question in 0..if asks { does.asks } else { 0 } {
                 let asked = json!({"node": name, "n": n, "question": question});
                 answers.push(ctx.interrupt::<Value>(asked).await?);
+                sleep().await;
                 stage.pause().await;
             }
             let failed = format!("failures of {}", ctx.idempotency_key());

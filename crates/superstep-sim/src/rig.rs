@@ -262,6 +262,13 @@ impl Rig {
         kept.is_ok_and(|kept| kept.is_some())
     }
 
+    /// Whether every command that was sent is decided, or lost.
+    pub(crate) async fn holds_no_command(&self) -> bool {
+        let findings = self.broker.queue().check().await;
+        let commands = findings.iter().find(|of| of.subject == "stream commands");
+        commands.is_none_or(|of| of.detail.starts_with("in memory, 0 of"))
+    }
+
     /// Waits until no message is held by the queue, no thread owes anything, and nothing went
     /// wrong on the way.
     pub(crate) async fn silence(&self) -> Result<(), String> {

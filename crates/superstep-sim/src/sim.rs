@@ -7,9 +7,10 @@
 use std::{fmt::Write, sync::Arc, time::Duration};
 
 use serde_json::Value;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use crate::{
+    crowd::Crowd,
     graphs::{GRAPHS, comparable},
     journal::Entry,
     ledger::Lenient,
@@ -20,8 +21,16 @@ use crate::{
     rig::{Rig, Setup, block_on},
 };
 
-/// The longest that a thread may take to its end, in virtual time.
-const END: Duration = Duration::from_secs(3600);
+/// The longest that a thread may take to its end, once nothing goes wrong any more.
+const END: Duration = Duration::from_secs(1200);
+
+/// The longest that nothing may get on, once nothing goes wrong any more, while a thread is not at
+/// its end: well above every sleep, delay, pause and lease of a world.
+const STALLS: Duration = Duration::from_secs(150);
+
+/// How far behind the clock of a store may be that another takes the place of: what sleeps then
+/// sleeps for so much longer.
+const BEHIND: Duration = Duration::from_secs(600);
 
 /// What goes wrong in a seed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -36,6 +45,8 @@ struct Trouble {
     hints_lost: bool,
     /// The store steps back.
     steps_back: bool,
+    /// The store that it steps back to has a clock that is far behind.
+    falls_behind: bool,
     /// All streams are lost with what is in them.
     wipes: bool,
     /// Workers stand still and go on.
@@ -58,6 +69,7 @@ impl Trouble {
             },
             3 => Self {
                 steps_back: true,
+                falls_behind: seed % 32 == 3,
                 ..faults
             },
             4 => Self {
@@ -79,6 +91,7 @@ impl Trouble {
                 wipes: true,
                 freezes: true,
                 skews: true,
+                falls_behind: seed % 64 == 7,
                 ..faults
             },
         }
@@ -123,6 +136,9 @@ impl Trouble {
 struct Task {
     graph: String,
     turns: usize,
+    delays: u64,
+    /// Whether many use it beside each other.
+    crowded: bool,
 }
 
 /// The dice that set a seed up; those of its faults are others.
@@ -140,15 +156,25 @@ impl Cast {
 
     fn tasks(&self, seed: u64) -> Vec<Task> {
         let count = self.one(&[1, 2, 2, 3]);
-        let task = |n| Task {
-            graph: if self.0.draw(0..100) < 60 {
+        let graph = |n| {
+            if self.0.draw(0..100) < 60 {
                 random::name_of(seed * 4 + n)
             } else {
                 self.one(&GRAPHS).to_owned()
-            },
-            turns: self.one(&[1, 1, 1, 2]),
+            }
         };
-        (0..count).map(task).collect()
+        let task = |n| Task {
+            graph: graph(n),
+            turns: self.one(&[1, 1, 1, 2]),
+            delays: self.one(&[0, 0, 0, 0, 0, 2, 30]),
+            crowded: self.0.draw(0..100) < 20,
+        };
+        let mut tasks: Vec<Task> = (0..count).map(task).collect();
+        for task in &mut tasks {
+            // Who comes and goes would have its attempts counted anew each time.
+            task.crowded &= task.graph != "poison";
+        }
+        tasks
     }
 
     fn setup(&self, seed: u64, trouble: Trouble, tasks: &[Task], mutant: Option<Mutant>) -> Setup {
@@ -170,6 +196,12 @@ impl Cast {
         setup.settings.concurrency = self.one(&[1, 4, 32]);
         if trouble.steps_back {
             setup.durable_after = Duration::from_millis(2500);
+        }
+        if trouble.falls_behind {
+            // Much time may pass: no need to look for timers twice in each second of it.
+            setup.settings.timers_every = Duration::from_secs(20);
+            setup.settings.reconcile_every = Duration::from_secs(5);
+            setup.settings.pull_wait = Duration::from_secs(30);
         }
         if trouble.skews {
             setup.skew_ms_max = self.one(&[50, 500, 2000]);
@@ -266,33 +298,73 @@ async fn see_through(
     tasks: &[Task],
     trouble: Trouble,
 ) -> Result<Vec<Value>, String> {
+    // What a crowd leaves is compared with nothing.
+    let compared = |(_, task): &(usize, &Task)| trouble.faults || !task.crowded;
     let people: Vec<_> = tasks
         .iter()
         .enumerate()
+        .filter(compared)
         .map(|(n, task)| {
+            if task.crowded {
+                let crowd = Crowd::new(rig, format!("t{n}"), task.graph.clone());
+                return (n, tokio::spawn(crowd.work()));
+            }
             let mut person = Person::new(rig, format!("t{n}"), task.graph.clone());
             person.disturbs = trouble != Trouble::default();
             person.plain = !trouble.skews;
             person.turns = task.turns;
-            tokio::spawn(person.work())
+            person.delays = task.delays;
+            (n, tokio::spawn(person.work()))
         })
         .collect();
     let troubled = tokio::spawn(make_trouble(trouble, Arc::clone(rig)));
-    for (n, person) in people.into_iter().enumerate() {
-        let done = timeout(END, person).await;
-        done.map_err(|_| format!("liveness: t{n} never ends"))?
-            .map_err(|error| format!("a bug of the simulator: {error}"))?;
+    for (n, person) in people {
+        tokio::select! {
+            biased;
+            done = person => done.map_err(|error| format!("a bug of the simulator: {error}"))?,
+            why = stalls(rig) => return Err(format!("liveness: t{n} never ends: {why}")),
+        }
     }
     let troubled = troubled.await;
     troubled.map_err(|error| format!("a bug of the simulator: {error}"))?;
     rig.settle().await?;
     let mut values = Vec::new();
-    for n in 0..tasks.len() {
+    for (n, task) in tasks.iter().enumerate() {
+        if task.crowded {
+            values.push(Value::Null);
+            continue;
+        }
         let state = rig.state(&format!("t{n}"));
         let state = state.ok_or_else(|| format!("t{n} is gone"))?;
         values.push(comparable(&state.visible_values()));
     }
     Ok(values)
+}
+
+/// Waits until it is plain that a thread never ends, and says by what.
+async fn stalls(rig: &Rig) -> &'static str {
+    let mut last = (rig.ledger.progress(), Instant::now());
+    let mut calm = None;
+    loop {
+        sleep(Duration::from_secs(1)).await;
+        if rig.faults.spins() {
+            return "workers make calls without end, and no time passes";
+        }
+        let progress = rig.ledger.progress();
+        if progress != last.0 || !rig.calm.is_cancelled() {
+            last = (progress, Instant::now());
+        }
+        if !rig.calm.is_cancelled() {
+            continue;
+        }
+        let behind = rig.faults.world.store_behind();
+        if last.1.elapsed() > STALLS + behind {
+            return "nothing gets on any more";
+        }
+        if calm.get_or_insert_with(Instant::now).elapsed() > END + behind {
+            return "it goes on and on";
+        }
+    }
 }
 
 /// Does to the world what no single call suffers, and ends all faults after a while.
@@ -313,7 +385,11 @@ async fn make_trouble(trouble: Trouble, rig: Arc<Rig>) {
         match kinds.get(pick).copied() {
             Some("step back") => {
                 let changes = usize::try_from(rig.faults.draw(1..8)).expect("a few");
-                rig.store.step_back(changes);
+                if rig.store.step_back(changes) && trouble.falls_behind {
+                    let by = i64::try_from(BEHIND.as_millis()).expect("minutes");
+                    rig.faults.world.skew_store(-by);
+                    rig.faults.note("== and its clock is far behind ==");
+                }
             }
             Some("wipe") => {
                 rig.faults.note("== all streams are lost ==");

@@ -52,6 +52,12 @@ impl SimWorld {
         self.store_skew.store(by_ms, Ordering::SeqCst);
     }
 
+    /// How far the store's clock is behind the true time.
+    pub(crate) fn store_behind(&self) -> Duration {
+        let ahead = self.store_skew.load(Ordering::SeqCst);
+        Duration::from_millis(ahead.min(0).unsigned_abs())
+    }
+
     /// The store's time.
     pub(crate) fn store_now(&self) -> UnixMillis {
         self.skewed(self.store_skew.load(Ordering::SeqCst))

@@ -52,3 +52,13 @@ fn commands_acked_at_once_are_caught() {
 fn refusals_that_nobody_remembers_are_caught() {
     check(Mutant::RefusalsForgotten);
 }
+
+#[test]
+fn a_map_named_by_the_checkpoint_is_caught() {
+    check(Mutant::MapByCheckpoint);
+}
+
+#[test]
+fn a_missing_reconciler_is_caught() {
+    check(Mutant::NoReconciler);
+}

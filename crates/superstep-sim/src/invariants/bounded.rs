@@ -14,6 +14,10 @@ use crate::{
 /// How often a message may be handed over; a command that came early is, many times.
 const ATTEMPTS_MAX: u64 = 150;
 
+/// How often a node may be begun that its worker dies of: the bound on attempts, and again for each
+/// time that the round is opened anew or its counts are lost with the store's last moments.
+const DEATHS_MAX: usize = 40;
+
 pub(super) struct Bounded;
 
 fn appended(step: &Step<'_>) -> Result<(), String> {
@@ -45,6 +49,9 @@ impl Invariant for Bounded {
     fn look(&mut self, seen: &Seen<'_>, _: &Facts) -> Result<(), String> {
         match seen {
             Seen::Appended(step) => appended(step),
+            Seen::BegunDeadly { key, times } => ensure(*times != DEATHS_MAX, || {
+                format!("what kills its worker was begun {times} times, as {key}")
+            }),
             Seen::Delivered { name, attempt } => ensure(*attempt != ATTEMPTS_MAX, || {
                 format!("{name} is handed over {attempt} times")
             }),

@@ -8,11 +8,11 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use superstep_checkpoint::ThreadLog;
-use superstep_protocol::{CommandId, ThreadId};
+use superstep_protocol::{CommandId, RunId, ThreadId};
 use superstep_wire::{Outcome, Reply, decode};
 
 use super::{Invariant, ensure};
-use crate::ledger::{Facts, Seen, Step, at_once, command_of};
+use crate::ledger::{Facts, Fate, Seen, Step, at_once, command_of, fates};
 
 #[derive(Default)]
 pub(super) struct OneOutcome {
@@ -39,7 +39,11 @@ fn appended(step: &Step<'_>) -> Result<(), String> {
         return Ok(());
     };
     let first = before.commands.get(id);
-    ensure(first.is_none(), || {
+    // A run that had waited begins under the command that asked for it.
+    let waited = |run: &RunId| before.runs.get(run) == Some(&Fate::Queued);
+    let mut begun = fates(step.record).into_iter();
+    let waited = begun.any(|(run, fate)| fate == Fate::Begun && waited(run));
+    ensure(first.is_none() || waited, || {
         format!(
             "{}: {id} is in {first:?} and again in {}",
             step.thread, step.record.head
@@ -58,16 +62,23 @@ fn rests(thread: &ThreadId, id: &CommandId, facts: &Facts) -> Result<(), String>
         });
     };
     let reply = decode::reply(&outcome).expect("outcomes can be read");
-    let in_log = facts.current(thread);
-    let in_log = in_log.and_then(|chain| chain.commands.get(id).copied());
+    let chain = facts.current(thread);
+    let in_log = chain
+        .as_ref()
+        .and_then(|chain| chain.commands.get(id).copied());
     let said = reply
         .record
         .as_ref()
         .map(|record| record.parse().expect("a head"));
     match reply.outcome {
-        Outcome::Accepted => ensure(in_log.is_some() && said == in_log, || {
-            format!("{thread}: {id} is accepted as {said:?}, in the log {in_log:?}")
-        }),
+        Outcome::Accepted => {
+            // A start of a run that was asked for before is told of the record that it made.
+            let mut others = chain.iter().flat_map(|chain| chain.commands.values());
+            let known = in_log.is_none() && others.any(|record| Some(*record) == said);
+            ensure(known || (in_log.is_some() && said == in_log), || {
+                format!("{thread}: {id} is accepted as {said:?}, in the log {in_log:?}")
+            })
+        }
         Outcome::Unknown => Err(format!("{thread}: {id} has an outcome that nobody knows")),
         Outcome::Refused => {
             ensure(in_log.is_none(), || {

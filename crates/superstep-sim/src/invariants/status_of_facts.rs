@@ -17,6 +17,9 @@ fn of_facts(state: &ThreadState) -> ThreadStatus {
     if state.decision.is_some() || state.tasks.iter().any(|task| open(&task.progress)) {
         return ThreadStatus::Busy;
     }
+    if !state.queue.is_empty() && state.open_questions().next().is_none() {
+        return ThreadStatus::Busy;
+    }
     match state.run.as_ref().map(|run| run.status) {
         Some(RunStatus::Error | RunStatus::Timeout) => ThreadStatus::Error,
         _ if state.tasks.is_empty() => ThreadStatus::Idle,

@@ -10,6 +10,7 @@ use superstep_wire::{Outcome, RefusalKind};
 use tokio::time::sleep;
 
 use crate::{
+    ledger::Lenient,
     plan::Fate,
     rig::{Rig, Setup, block_on, is_done},
 };
@@ -98,6 +99,33 @@ fn an_accepted_command_is_accepted_once() {
             assert!(asks(&state), "{label}: the second question is still open");
         });
     }
+}
+
+#[test]
+fn an_outcome_that_is_lost_alone_is_decided_again() {
+    block_on(async {
+        let rig = Rig::start(Setup {
+            graphs: vec!["chain".to_owned()],
+            durable_after: Duration::from_millis(2500),
+            lenient: Lenient {
+                steps_back: true,
+                ..Lenient::default()
+            },
+            ..Setup::default()
+        });
+        let body = json!({"thread_id": "t", "run_id": "run", "input": {"count": 1}});
+        rig.send(Start, "chain", "one", &body).await;
+        rig.until("t", "asking", asks).await;
+        rig.quiet().await;
+        sleep(secs(5)).await;
+        // Its run is known, by a record that is durable; that it was told so is not yet.
+        rig.send(Start, "chain", "two", &body).await;
+        let told = rig.outcome("t", "two").await;
+        assert!(rig.store.step_back(1));
+        assert!(!rig.is_decided("t", "two").await);
+        rig.rest().await;
+        assert_eq!(rig.outcome("t", "two").await, told);
+    });
 }
 
 #[test]
