@@ -17,6 +17,12 @@ use crate::servers;
 use crate::steps;
 use crate::workspace::{Workspace, output_of};
 
+/// How many worlds the simulator runs.
+const SEEDS: &str = "SUPERSTEP_SIM_SEEDS";
+
+/// How many, where all tests are run and nobody says otherwise.
+const SEEDS_OF_ALL_TESTS: &str = "2000";
+
 /// How many tests ended how.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Counts {
@@ -58,6 +64,9 @@ pub(crate) fn run(workspace: &Workspace, arguments: &[String]) -> anyhow::Result
         .env("SUPERSTEP_TEST_PIDS", &pids);
     if scope.is_some() {
         command.env("SUPERSTEP_TEST_BIN_DIR", workspace.target.join("debug"));
+        if std::env::var_os(SEEDS).is_none() {
+            command.env(SEEDS, SEEDS_OF_ALL_TESTS);
+        }
     }
     let outcome = pass_through(&mut command);
     end_leftovers(&pids);
