@@ -21,6 +21,7 @@ use crate::{
     },
     state::{Asked, Decision, Progress, TaskState, ThreadState},
     status::RunStatus,
+    trace::Found,
 };
 use questions::{
     answer, begin_again, expire, give_up_questions, give_up_task_questions, raise, take_offered,
@@ -118,9 +119,11 @@ pub fn fold(
         state.untold.insert(record.head.version);
     }
     ask_no_next(&mut state);
+    let found = Found::in_state(&state);
     apply_body(&mut state, record);
     note_run(&mut state, record.head, &record.body);
     ask_next(&mut state);
+    found.note_segment(&mut state);
     Ok(state)
 }
 
@@ -165,6 +168,7 @@ fn new_state(
         begun: Vec::new(),
         hidden: Vec::new(),
         ttl_ms: None,
+        segment: None,
     }
 }
 
@@ -417,6 +421,7 @@ fn apply_body(state: &mut ThreadState, record: &Record) {
             state.begun.clear();
             state.hidden.clear();
             state.ttl_ms = None;
+            state.segment = None;
             state.metadata.clear();
             state.untold = untold
                 .into_iter()

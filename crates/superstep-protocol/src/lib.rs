@@ -19,6 +19,7 @@ mod state;
 mod status;
 mod streams;
 mod terms;
+mod trace;
 
 pub use decide::{
     Answers, AskMove, Cancel, Closing, Event, Migrated, Nothing, RECURSION_LIMIT, Resume, Start,
@@ -49,3 +50,4 @@ pub use state::{
 };
 pub use status::{ParseThreadStatusError, RunStatus, ThreadStatus};
 pub use streams::{StreamMode, Streams};
+pub use trace::{Origin, Segment};

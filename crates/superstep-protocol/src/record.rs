@@ -34,6 +34,9 @@ pub struct CommandRef {
     /// The W3C trace context it came with; a run's trace goes on over its interrupts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<String>,
+    /// What vendors add to that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tracestate: Option<String>,
 }
 
 /// The kind of error of a task that kills the workers it runs on.

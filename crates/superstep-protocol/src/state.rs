@@ -22,6 +22,7 @@ use crate::{
         AskedCommand, Base, CommandRef, Profile, Record, RunError, Terms, Update, is_default,
     },
     status::{RunStatus, ThreadStatus},
+    trace::{Origin, Segment},
 };
 
 /// How many closed questions a thread remembers, to say who answered.
@@ -58,6 +59,9 @@ pub struct Run {
     /// The last record before it, which a rollback goes back to.
     #[serde(default, skip_serializing_if = "is_default")]
     pub since: u64,
+    /// Where its trace begins, if not here: see [`Run::origin`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Box<Origin>>,
 }
 
 /// What a dispatch asks a worker of the graph to decide before or between supersteps.
@@ -400,6 +404,9 @@ pub struct ThreadState {
     /// How many milliseconds it stays once it rests; for good if that is not said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_ms: Option<u64>,
+    /// The last part of a run that workers were at, or are at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment: Option<Segment>,
 }
 
 impl ThreadState {

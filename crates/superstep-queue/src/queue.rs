@@ -24,6 +24,8 @@ pub mod header {
     pub const SENDER: &str = "Superstep-Sender";
     /// The W3C trace context.
     pub const TRACEPARENT: &str = "traceparent";
+    /// What vendors add to it.
+    pub const TRACESTATE: &str = "tracestate";
 }
 
 /// Headers of a message; names keep their case, one value each.

@@ -44,6 +44,7 @@ use crate::{
     run_task::{Attempt, Stopped},
     sleep::known_ends,
     stream::{self, nodes_of},
+    trace::Place,
 };
 
 /// Commands to the parent graph that tasks of a child returned, by task.
@@ -283,6 +284,10 @@ fn attempt_inside(
             sleeps,
             progress,
         },
+        traced: attempt
+            .traced
+            .as_ref()
+            .map(|(traces, _)| (traces.clone(), Place::Inside)),
         ..attempt.clone()
     }
 }

@@ -76,6 +76,8 @@ pub struct Sending {
     pub sender: Option<String>,
     /// The W3C trace context that the run belongs to.
     pub traceparent: Option<String>,
+    /// What vendors add to that.
+    pub tracestate: Option<String>,
     /// How long to wait for the outcome. Default 10 s: twice as long as workers hold back a
     /// command whose thread may still be on its way.
     pub wait: Duration,
@@ -87,6 +89,7 @@ impl Default for Sending {
             command_id: None,
             sender: None,
             traceparent: None,
+            tracestate: None,
             wait: Duration::from_secs(10),
         }
     }
@@ -425,9 +428,13 @@ impl Client {
     async fn send(&self, asked: Asked, body: Vec<u8>, how: &Sending) -> Result<Sent, Error> {
         let mut headers = Headers::from([(header::MSG_ID.to_owned(), asked.id.to_string())]);
         let sender = how.sender.clone().map(|s| (header::SENDER.to_owned(), s));
-        let trace = how.traceparent.clone();
         headers.extend(sender);
-        headers.extend(trace.map(|trace| (header::TRACEPARENT.to_owned(), trace)));
+        for (name, value) in [
+            (header::TRACEPARENT, &how.traceparent),
+            (header::TRACESTATE, &how.tracestate),
+        ] {
+            headers.extend(value.clone().map(|value| (name.to_owned(), value)));
+        }
         let message = CommandMessage {
             kind: asked.kind,
             target: asked.target,
@@ -510,6 +517,7 @@ impl Client {
             sent_at: self.threads.world().now(),
             sender: how.sender.clone(),
             trace: how.traceparent.clone(),
+            tracestate: how.tracestate.clone(),
         }
     }
 }

@@ -27,6 +27,7 @@ use crate::{
     settings::WorkerSettings,
     stream::{self, OutputSink, Stream},
     threads::OutcomeBytes,
+    trace::sent_with,
     versions::{self, First, Needs},
 };
 
@@ -64,11 +65,13 @@ impl Commands {
         target: &str,
         delivery: &Delivery,
     ) -> Result<Handled, Error> {
+        let (trace, tracestate) = sent_with(&delivery.headers);
         let command = CommandRef {
             id: command_id(delivery),
             sent_at: delivery.published_at,
             sender: delivery.headers.get(header::SENDER).cloned(),
-            trace: delivery.headers.get(header::TRACEPARENT).cloned(),
+            trace,
+            tracestate,
         };
         let asked = self.read(kind, target, &delivery.body, &command).await?;
         let refusal = match &asked.event {
@@ -86,6 +89,9 @@ impl Commands {
                             .threads
                             .health()
                             .decided(kind.as_str(), "accepted");
+                        if let Some(traces) = self.engine.threads.traces() {
+                            traces.link_here(&state.state);
+                        }
                         self.tell_end(&state.state, &record);
                         self.effects
                             .perform(&mut state, Some(&record), Publish::Of(record.head))

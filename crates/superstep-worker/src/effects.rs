@@ -16,7 +16,7 @@ use superstep_protocol::{
     events, obligations,
 };
 use superstep_queue::{
-    CommandKind, ErrorKind, EventMessage, Headers, Queue, WorkMessage, header, subject::Subjects,
+    CommandKind, ErrorKind, EventMessage, Headers, Queue, WorkMessage, subject::Subjects,
 };
 use superstep_wire::{
     Event, EventKind, Refusal, Work, encode, headers, outward, record::size_hint,
@@ -26,6 +26,7 @@ use tracing::{debug, warn};
 use crate::{
     error::{ERROR_CHARS_MAX, Error, shortened},
     threads::{Thread, Threads},
+    trace::headers_for,
 };
 
 /// Into how many messages a superstep is spread, as far as their tasks allow.
@@ -92,6 +93,8 @@ impl Effects {
                 rests = false;
                 let again = publish == Publish::All;
                 if again || publish == Publish::Of(dispatch) {
+                    let headers = headers_for(self.threads.traces(), &thread.state);
+                    let again = (again, headers);
                     add_work(&thread.state, dispatch, &tasks, again, &mut work);
                 }
             }
@@ -209,21 +212,14 @@ impl Effects {
                 event.values_omitted = true;
             }
             let body = fitting(&mut event, body_max);
-            let trace = state.run.as_ref().and_then(|run| run.command.trace.clone());
-            messages.push(self.message(&event, state, body, trace));
+            messages.push(self.message(&event, state, body));
         }
         Ok(())
     }
 
-    fn message(
-        &self,
-        event: &Event,
-        state: &ThreadState,
-        body: Vec<u8>,
-        trace: Option<String>,
-    ) -> EventMessage {
+    fn message(&self, event: &Event, state: &ThreadState, body: Vec<u8>) -> EventMessage {
         let mut headers: Headers = headers::of_event(self.subjects.namespace(), event);
-        headers.extend(trace.map(|trace| (header::TRACEPARENT.to_owned(), trace)));
+        headers.extend(headers_for(self.threads.traces(), state));
         EventMessage {
             kind: event.kind.as_str().to_owned(),
             graph: Some(state.graph.name.clone()),
@@ -331,14 +327,9 @@ fn add_work(
     state: &ThreadState,
     dispatch: Dispatch,
     tasks: &[TaskId],
-    again: bool,
+    (again, headers): (bool, Headers),
     work: &mut Vec<WorkMessage>,
 ) {
-    let trace = state.run.as_ref().and_then(|run| run.command.trace.clone());
-    let headers: Headers = trace
-        .map(|trace| (header::TRACEPARENT.to_owned(), trace))
-        .into_iter()
-        .collect();
     let mut message = |tasks: Vec<String>| {
         let body = encode::body(&Work {
             thread_id: state.thread.to_string(),

@@ -13,6 +13,17 @@ pub enum ErrorKind {
     Corrupt,
 }
 
+impl ErrorKind {
+    /// The kind in a word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Retry => "retry",
+            Self::Invalid => "invalid",
+            Self::Corrupt => "corrupt",
+        }
+    }
+}
+
 /// A failed operation on threads.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -38,6 +38,7 @@ mod stop;
 mod stream;
 mod threads;
 mod timers;
+mod trace;
 mod turns;
 mod verify;
 mod versions;
@@ -67,6 +68,9 @@ pub use settings::{Limits, Retention, WorkerSettings};
 pub use sleep::Sleep;
 pub use stream::{OutputSink, StreamEvent};
 pub use threads::{Thread, Threads};
+pub use trace::{
+    AttributeValue, Attributes, Begins, Live, Outcome, Over, SpanName, TraceContext, Tracer,
+};
 pub use verify::{Check, Step, Summary, Verifier, Wrong};
 pub use versions::{Migration, VersionPolicy};
 pub use view::{CheckpointView, InterruptView, StateView, TaskView};

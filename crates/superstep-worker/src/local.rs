@@ -484,6 +484,7 @@ impl Local {
                 slots: None,
                 stop: Stop::of_thread(cancel.clone(), self.settings.cancel_grace),
                 sink: self.sink.clone(),
+                delivery: None,
             };
             thread = match Box::pin(self.engine.work(thread, dispatch, &[], &running)).await? {
                 Worked::Appended(done) => {
@@ -519,6 +520,7 @@ impl Local {
             sent_at: world.now(),
             sender: None,
             trace: None,
+            tracestate: None,
         }
     }
 

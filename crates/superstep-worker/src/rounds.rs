@@ -16,9 +16,9 @@ use std::{
 
 use futures_util::StreamExt as _;
 use superstep_graph::{Task, TaskId};
-use superstep_protocol::{TaskResult, ThreadState};
+use superstep_protocol::{Dispatch, TaskResult, ThreadState};
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tracing::{Instrument, info_span};
+use tracing::{Instrument, Span, info_span};
 
 use crate::{
     attempts::{cached, failure, recover, try_task},
@@ -30,6 +30,7 @@ use crate::{
     sleep::Clock,
     stop::Stop,
     stream::{OutputSink, Stream, TaskEnd, task_ended},
+    trace::{Live, Place, TraceContext},
 };
 
 /// How tasks are run.
@@ -50,6 +51,8 @@ pub(crate) struct Running {
     pub(crate) slots: Option<Arc<Semaphore>>,
     pub(crate) stop: Stop,
     pub(crate) sink: Option<Arc<dyn OutputSink>>,
+    /// The span of the delivery that it is run for.
+    pub(crate) delivery: Option<TraceContext>,
 }
 
 impl Running {
@@ -59,8 +62,12 @@ impl Running {
         state: &ThreadState,
         tasks_max: usize,
         progress: &Progress,
+        dispatch: Dispatch,
     ) -> Attempt {
+        let traces = self.clock.threads.traces().cloned();
+        let delivery = self.delivery.clone();
         Attempt {
+            traced: traces.map(|traces| (traces, Place::Root { dispatch, delivery })),
             stream: Stream::of(self.sink.as_ref(), state),
             number: self.attempt,
             timeout: self.timeout,
@@ -186,7 +193,18 @@ impl<'a> Round<'a> {
             task_id = %task.id,
             node = task.node.as_str(),
             attempt = self.given.number,
+            trace_id = tracing::field::Empty,
+            span_id = tracing::field::Empty,
         );
+        let traced = self.given.traced.as_ref();
+        let live = traced.map(|(traces, place)| {
+            let number = self.given.number;
+            span.in_scope(|| traces.task(self.state, task, number, place))
+        });
+        if let Some(context) = live.as_ref().and_then(|live| live.context.as_ref()) {
+            span.record("trace_id", context.trace_id());
+            span.record("span_id", context.span_id());
+        }
         let began = tokio::time::Instant::now();
         let ran = async {
             let attempted = try_task(self.graph, self.state, task, self.given).await?;
@@ -197,11 +215,18 @@ impl<'a> Round<'a> {
             let result = self.end(task, attempted, failure).await?;
             Ok(Ran::Ended(task, result))
         }
+        .instrument(
+            live.as_ref()
+                .map_or_else(Span::none, |live: &Live| live.span.clone()),
+        )
         .instrument(span)
         .await;
         let (graph, node) = (&self.state.graph.name, task.node.as_str());
         let ended = ran.as_ref().ok().map(Ran::result);
         self.given.health.task_ended(graph, node, began, ended);
+        if let (Some(live), Some((traces, _))) = (&live, traced) {
+            traces.task_ended(live, ended);
+        }
         ran
     }
 

@@ -30,6 +30,7 @@ use crate::{
     sleep::{Clock, known_ends},
     stop::Stop,
     stream::Stream,
+    trace::{Place, Traces},
 };
 
 /// The longest name of a kind of errors.
@@ -58,6 +59,8 @@ pub(crate) struct Attempt {
     pub(crate) slots: Option<Arc<Semaphore>>,
     /// What is told of how long tasks take.
     pub(crate) health: Health,
+    /// What tells of tasks, and where these are.
+    pub(crate) traced: Option<(Traces, Place)>,
 }
 
 impl Attempt {

@@ -28,6 +28,7 @@ use crate::{
     health::Health,
     index::Indexed,
     settings::{Limits, Retention},
+    trace::{self, Tracer, Traces},
     view::{Before, CheckpointView},
 };
 
@@ -65,6 +66,7 @@ pub struct Threads {
     retry: Duration,
     wide: wide::Wide,
     health: Health,
+    traces: Option<Traces>,
     retention: Retention,
 }
 
@@ -91,6 +93,7 @@ impl Threads {
             retry,
             wide: wide::Wide::default(),
             health: Health::default(),
+            traces: None,
             retention: Retention::default(),
         }
     }
@@ -100,6 +103,18 @@ impl Threads {
     pub fn with_health(mut self, health: Health) -> Self {
         self.health = health;
         self
+    }
+
+    /// Tells this tracer what becomes of runs.
+    #[must_use]
+    pub fn with_tracer(mut self, tracer: Arc<dyn Tracer>) -> Self {
+        self.traces = Some(Traces::new(tracer));
+        self
+    }
+
+    /// What tells of runs, if anything does.
+    pub(crate) fn traces(&self) -> Option<&Traces> {
+        self.traces.as_ref()
     }
 
     /// Keeps so much of each thread's history, in the place of all of it.
@@ -249,6 +264,8 @@ impl Threads {
             ),
             None => (0, 0, 0, 0, None),
         };
+        let traced = self.traces.as_ref().zip(state.as_ref());
+        let traced = traced.and_then(|(traces, state)| Some((traces, trace::Before::of(state)?)));
         let state = fold(thread, state, &record)?;
         let mut snapshot_due = snapshot == 0
             || head.version - snapshot >= self.limits.snapshot_every
@@ -316,6 +333,9 @@ impl Threads {
                 debug!(thread_id = %thread, record = %head, kind = record.body.kind(), "appended");
                 self.health
                     .appended(&written.state.graph.name, &record.body);
+                if let Some((traces, before)) = traced {
+                    traces.appended(&before, &record, &written.state);
+                }
                 Outcome::Done(Box::new((written, record)))
             }
             Appended::Moved { .. } => {

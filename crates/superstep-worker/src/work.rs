@@ -37,6 +37,7 @@ use crate::{
     stop::Stop,
     stream::OutputSink,
     threads::Thread,
+    trace::{Outcome, TraceContext},
     worker::Cancels,
 };
 
@@ -91,15 +92,28 @@ struct Come {
     again: bool,
     /// The attempts that were counted for it.
     charged: Charged,
+    /// Its span.
+    delivery: Option<TraceContext>,
 }
 
 impl Come {
-    fn first() -> Self {
+    fn first(delivery: Option<TraceContext>) -> Self {
         Self {
             attempt: 1,
             again: false,
             charged: Charged::default(),
+            delivery,
         }
+    }
+}
+
+/// What the span of a delivery says of it.
+fn outcome_of(worked: &Result<Done, Error>) -> Outcome<'static> {
+    match worked {
+        Ok(Done::Ack) => Outcome::Ended("done"),
+        Ok(Done::Again(_)) => Outcome::Ended("handed_back"),
+        Ok(Done::Never(_)) => Outcome::Failed("unreadable"),
+        Err(error) => Outcome::Failed(error.kind().as_str()),
     }
 }
 
@@ -152,17 +166,31 @@ impl Works {
         };
         let id = ThreadId::new(work.thread_id);
         let tasks: Vec<TaskId> = work.tasks.into_iter().map(TaskId::from).collect();
-        let span = info_span!("delivery", thread_id = %id, %dispatch, attempt = delivery.attempt);
+        let span = info_span!(
+            "delivery", thread_id = %id, %dispatch, attempt = delivery.attempt,
+            trace_id = tracing::field::Empty
+        );
+        let traces = self.engine.threads.traces();
+        let live = traces.map(|traces| span.in_scope(|| traces.delivery(delivery)));
+        let live = live.unwrap_or_default();
+        if let Some(context) = &live.context {
+            span.record("trace_id", context.trace_id());
+        }
         let charged = Charged::default();
         let come = Come {
             attempt: delivery.attempt,
             again: work.again || delivery.attempt > 1,
             charged: charged.clone(),
+            delivery: live.context.clone(),
         };
         let worked = self
             .advance(&id, &work.incarnation, dispatch, tasks, come, holding)
+            .instrument(live.span.clone())
             .instrument(span)
             .await;
+        if let Some(traces) = traces {
+            traces.delivery_ended(&live, &outcome_of(&worked));
+        }
         if !matches!(worked, Ok(Done::Ack)) {
             charged.forgive(&self.engine.threads).await;
         }
@@ -239,6 +267,7 @@ impl Works {
                 slots: Some(Arc::clone(&self.slots)),
                 stop: stops,
                 sink: self.sink.clone(),
+                delivery: come.delivery.clone(),
             };
             let step = thread.state.next_step();
             let run = thread.state.run_of(dispatch);
@@ -279,7 +308,7 @@ impl Works {
             supersteps += 1;
             dispatch = record.head;
             tasks.clear();
-            come = Come::first();
+            come = Come::first(come.delivery);
         }
     }
 

@@ -38,6 +38,7 @@ use crate::{
     stream::OutputSink,
     threads::Threads,
     timers::Timers,
+    trace::{Outcome, Tracer},
     work::{Done, Holding, Works},
 };
 pub(crate) use cancels::Cancels;
@@ -110,6 +111,13 @@ impl Worker {
     #[must_use]
     pub fn with_health(mut self, health: Health) -> Self {
         self.threads = self.threads.with_health(health);
+        self
+    }
+
+    /// Tells this tracer what becomes of runs, tasks and messages.
+    #[must_use]
+    pub fn with_tracer(mut self, tracer: Arc<dyn Tracer>) -> Self {
+        self.threads = self.threads.with_tracer(tracer);
         self
     }
 
@@ -388,8 +396,20 @@ async fn command_delivery(
         return;
     };
     let span = info_span!(
-        "delivery", kind = kind.as_str(), target = %target, attempt = delivery.attempt
+        "delivery", kind = kind.as_str(), target = %target, attempt = delivery.attempt,
+        trace_id = tracing::field::Empty
     );
+    let threads = commands.engine.threads.clone();
+    let live = threads.traces().map(|traces| traces.delivery(&delivery));
+    let live = live.unwrap_or_default();
+    if let Some(context) = &live.context {
+        span.record("trace_id", context.trace_id());
+    }
+    let ended = |outcome: Outcome<'_>| {
+        if let Some(traces) = threads.traces() {
+            traces.delivery_ended(&live, &outcome);
+        }
+    };
     let answered = async {
         loop {
             let handle = Box::pin(commands.handle(*kind, target, &delivery));
@@ -405,6 +425,11 @@ async fn command_delivery(
                     return delivery.acker.nak(STANDS_STILL).await;
                 }
             };
+            ended(match &handled {
+                Ok(Handled::Ack | Handled::AckOnceDurable { .. }) => Outcome::Ended("done"),
+                Ok(Handled::Again(_)) => Outcome::Ended("handed_back"),
+                Err(error) => Outcome::Failed(error.kind().as_str()),
+            });
             match handled {
                 Ok(Handled::Ack) => return delivery.acker.ack().await,
                 Ok(Handled::Again(pause)) => return delivery.acker.nak(pause).await,
@@ -447,6 +472,7 @@ async fn command_delivery(
             }
         }
     }
+    .instrument(live.span.clone())
     .instrument(span)
     .await;
     if let Err(error) = answered {

@@ -174,13 +174,16 @@ impl Dispatch {
         } else {
             timeout
         };
-        let user = || std::env::var("USER").ok().filter(|user| !user.is_empty());
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let user = || variable("USER");
         Self {
             output: session.output,
             how: Sending {
                 command_id: args.id.clone().map(CommandId::from),
                 sender: session.settings.sender.clone().or_else(user),
-                traceparent: None,
+                // The names that whoever starts a program within a trace uses.
+                traceparent: variable("TRACEPARENT"),
+                tracestate: variable("TRACESTATE"),
                 wait: outcome_wait,
             },
             wait,

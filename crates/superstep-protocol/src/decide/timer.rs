@@ -58,6 +58,7 @@ fn expire(state: &ThreadState, now: UnixMillis) -> Verdict {
                 sent_at: at,
                 sender: None,
                 trace: None,
+                tracestate: None,
             },
         }),
     }

@@ -80,6 +80,7 @@ pub(super) fn begin_run(
         terms,
         shows: false,
         since,
+        origin: None,
     });
 }
 
@@ -91,6 +92,7 @@ pub(super) fn continue_run(
     recursion_limit: Option<u32>,
     terms: &Terms,
 ) {
+    let origin = state.run.as_ref().map(|run| Box::new(run.origin()));
     let (limit, config) = match &state.run {
         Some(run) => (run.recursion_limit, run.config.clone()),
         None => (crate::decide::RECURSION_LIMIT, serde_json::Map::new()),
@@ -101,6 +103,7 @@ pub(super) fn continue_run(
     if let Some(run) = &mut state.run {
         run.status = RunStatus::Running;
         run.shows = true;
+        run.origin = origin;
     }
 }
 

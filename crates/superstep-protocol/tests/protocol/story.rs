@@ -92,6 +92,7 @@ impl Story {
             sent_at: self.now,
             sender: Some("ann".to_owned()),
             trace: None,
+            tracestate: None,
         }
     }
 

@@ -459,6 +459,7 @@ impl World {
                 sent_at: self.now,
                 sender: None,
                 trace: None,
+                tracestate: None,
             };
             let run = format!("heal{}", self.now.0).into();
             let event = if view.has_work() {

@@ -30,6 +30,7 @@ fn command() -> CommandRef {
         sent_at: UnixMillis(1_773_480_413_000),
         sender: Some("ada".to_owned()),
         trace: None,
+        tracestate: None,
     }
 }
 

@@ -157,6 +157,7 @@ impl Log {
             sent_at: by.map_or(self.time, |by| by.sent_at),
             sender: by.and_then(|by| by.sender.clone()),
             trace: by.and_then(|by| by.trace.clone()),
+            tracestate: by.and_then(|by| by.tracestate.clone()),
         }
     }
 

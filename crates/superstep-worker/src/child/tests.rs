@@ -559,6 +559,7 @@ async fn a_round_done_again_makes_the_same_records() {
         at_once: None,
         slots: None,
         health: crate::Health::default(),
+        traced: None,
         inside: Inside::root(100, None),
     };
     let task = state.tasks[0].task.clone();

@@ -61,7 +61,7 @@ impl Engine {
         let graph = self.graph_of(&thread)?;
         let tasks_max = self.threads.limits().tasks_max;
         let progress = Progress::of_round(&self.threads, &id, dispatch, running.again);
-        let mut attempt = running.first_attempt(&thread.state, tasks_max, &progress);
+        let mut attempt = running.first_attempt(&thread.state, tasks_max, &progress, dispatch);
         // Where several workers share a round, the one with its first task tells that it begins.
         if mine.first() == open.first() {
             stream::round_begins(&attempt.stream, graph.topology(), &thread.state, dispatch);

@@ -127,6 +127,7 @@ fn command(id: &str) -> CommandRef {
         sent_at: UnixMillis(EPOCH_MS),
         sender: None,
         trace: None,
+        tracestate: None,
     }
 }
 

@@ -105,6 +105,7 @@ async fn store() -> Store {
             sent_at: UnixMillis(1),
             sender: None,
             trace: None,
+            tracestate: None,
         },
         run: RunId::new("r"),
         graph: id(),

@@ -39,6 +39,7 @@ fn thread(busy: bool) -> ThreadState {
         sent_at: NOW,
         sender: None,
         trace: None,
+        tracestate: None,
     };
     let start = superstep_protocol::Event::Start(Box::new(Start {
         command: command("s"),

@@ -24,6 +24,7 @@ impl World {
             sent_at: self.now,
             sender: None,
             trace: None,
+            tracestate: None,
         };
         let run = format!("r{}", self.commands.len()).into();
         let questions: Vec<InterruptId> = view.map_or(Vec::new(), |view| {

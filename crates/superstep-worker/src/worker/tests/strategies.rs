@@ -171,6 +171,7 @@ async fn accepts_and_dies(scene: &Scene, run: &str, strategy: Strategy) {
             sent_at: scene.cluster.log.now().await.unwrap(),
             sender: None,
             trace: None,
+            tracestate: None,
         },
         run: RunId::from(run),
         graph: id("scripted"),
