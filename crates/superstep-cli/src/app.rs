@@ -7,6 +7,7 @@ use std::{ffi::OsString, path::Path, process::ExitCode};
 
 use clap::{CommandFactory as _, FromArgMatches as _};
 use superstep_worker::{Graphs, RunnableGraph};
+use tracing::{info, warn};
 
 use crate::{
     args::{Cli, Command, DevArgs, GraphCommand, WorkerArgs},
@@ -17,6 +18,7 @@ use crate::{
     output::Output,
     reach::Session,
     settings::Layers,
+    telemetry::Telemetry,
 };
 
 /// What the program is called in its help's examples.
@@ -126,8 +128,28 @@ impl App {
             _ => (Runtime::Small, "error"),
         };
         let settings = Layers::read(global.connect.config.as_deref(), flags)?.check()?;
-        logging::start(&settings.logging, filter);
-        let session = Session { settings, output };
+        let telemetry = match command {
+            Command::Worker(_) => Telemetry::from_environment("nats"),
+            Command::Dev(_) => Telemetry::from_environment("superstep"),
+            _ => Ok(None),
+        };
+        let (telemetry, wrong) = match telemetry {
+            Ok(telemetry) => (telemetry, None),
+            Err(wrong) => (None, Some(wrong)),
+        };
+        logging::start(&settings.logging, filter, telemetry.as_ref());
+        if telemetry.is_some() {
+            info!("spans are exported");
+        }
+        if let Some(wrong) = wrong {
+            // What tells of the work is no reason not to do it.
+            warn!("no traces are exported: {wrong}");
+        }
+        let session = Session {
+            settings,
+            output,
+            telemetry,
+        };
         block_on(runtime, self.command(command, &session))
     }
 

@@ -20,6 +20,7 @@ mod output;
 mod prompt;
 mod reach;
 mod settings;
+mod telemetry;
 mod timeline;
 
 pub use app::{App, main};

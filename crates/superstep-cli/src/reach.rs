@@ -11,6 +11,7 @@ use crate::{
     exit::{Exit, Failure},
     output::Output,
     settings::{Place, Settings},
+    telemetry::Telemetry,
 };
 
 /// What a subcommand is given.
@@ -18,6 +19,8 @@ use crate::{
 pub(crate) struct Session {
     pub(crate) settings: Settings,
     pub(crate) output: Output,
+    /// Where spans go, of a process that works.
+    pub(crate) telemetry: Option<Telemetry>,
 }
 
 impl Session {

@@ -106,6 +106,10 @@ async fn work(
         session.settings.worker.clone(),
     )
     .with_health(endpoint.health());
+    let worker = match &session.telemetry {
+        Some(telemetry) => worker.with_tracer(telemetry.tracer()),
+        None => worker,
+    };
     endpoint.counts_in(&connected.log);
     let shutdown = CancellationToken::new();
     let mut running = tokio::spawn(worker.run(shutdown.clone()));
@@ -128,6 +132,9 @@ async fn work(
         .map_err(|error| Failure::failed(format!("the worker did not end well: {error}")))??;
     if let Err(error) = connected.flush().await {
         warn!(%error, "the last acks may be lost; their messages come again");
+    }
+    if let Some(telemetry) = session.telemetry.clone() {
+        telemetry.end().await;
     }
     match drained {
         Drained::Clean => Ok(Exit::Done),
