@@ -27,6 +27,7 @@ mod strategies;
 mod time_to_continue;
 mod timers;
 mod topologies;
+mod traces;
 mod versions;
 
 use std::time::Duration;
