@@ -9,8 +9,9 @@ use serde_json::{Map, json};
 use superstep_graph::{Breakpoints, Delta, Lineage, Source, Task, TaskId, TaskPath, Write};
 use superstep_protocol::{
     Amended, AskedCommand, Base, CommandRef, Committed, Displaced, Durability, Goto, Head, Nonce,
-    Parked, Pause, Paused, Profile, QueuedRun, Raised, RecordBody, Refusal, Restored, RunError,
-    StreamMode, Streams, Terms, Then, ThreadId, Trace, TracedWrite, UnixMillis, fold, sleep_name,
+    Origin, Parked, Pause, Paused, Profile, QueuedRun, Raised, RecordBody, Refusal, Restored,
+    RunError, Segment, StreamMode, Streams, Terms, Then, ThreadId, Trace, TracedWrite, UnixMillis,
+    fold, sleep_name,
 };
 
 use super::*;
@@ -211,8 +212,9 @@ fn records() -> Vec<Record> {
         .collect();
     let first = records[0].clone();
     let mut state = fold(&ThreadId::from("order-42"), None, &first).unwrap();
-    // Written before states remembered their runs.
+    // Written before states remembered their runs, and since when workers are at them.
     state.begun.clear();
+    state.segment = None;
     records[0].snapshot = Some(Box::new(state));
     records
 }
@@ -485,11 +487,47 @@ fn grown() -> Vec<(&'static str, Record)> {
     named.map(|(name, body)| (name, record(body))).into()
 }
 
+/// A resume that came with a trace of its own, and a state whose trace began with a run before.
+fn traced() -> (&'static str, Record) {
+    let context = |span: &str| Some(format!("00-4bf92f3577b34da6a3ce929d0e0e4736-{span}-01"));
+    let first = records().remove(0);
+    let mut state = *first.snapshot.expect("the first one has it");
+    state.run.as_mut().expect("it began").origin = Some(Box::new(Origin {
+        run: "run-0".into(),
+        trace: context("00f067aa0ba902b7"),
+        tracestate: Some("vendor=1".to_owned()),
+    }));
+    state.segment = Some(Segment {
+        began: head(1),
+        at: first.time,
+        first: true,
+    });
+    let body = RecordBody::Resumed {
+        command: CommandRef {
+            trace: context("b7ad6b7169203331"),
+            tracestate: Some("vendor=2".to_owned()),
+            ..command()
+        },
+        run: "run-2".into(),
+        answers: BTreeMap::new(),
+        tasks: vec![task().id],
+        offer: None,
+        recursion_limit: None,
+        terms: Terms::default(),
+    };
+    let record = Record {
+        body,
+        snapshot: Some(Box::new(state)),
+        ..first
+    };
+    ("resumed_traced", record)
+}
+
 #[test]
 fn records_of_version_1_are_read_for_ever() {
     let first = records().into_iter();
     let named = first.map(|record| (record.body.kind(), record));
-    for (name, record) in named.chain(grown()) {
+    for (name, record) in named.chain(grown()).chain([traced()]) {
         let path = golden(name);
         let encoded = encode(record.clone(), usize::MAX);
         assert!(encoded.blobs.is_empty());
