@@ -187,7 +187,9 @@ async fn metrics_count_the_run_that_was_made() {
         r#"superstep_runs_ended_total{graph="steps",status="completed"} 1"#,
         r#"superstep_task_seconds_count{graph="steps",node="step",ended="finished"} 3"#,
         r#"superstep_commands_total{kind="start",outcome="accepted"} 1"#,
+        r#"superstep_supersteps_total{graph="steps"} 5"#,
         "superstep_slots 32",
+        "superstep_slots_used 0",
         "superstep_live 1",
         "superstep_ready 1",
         "superstep_open_interrupts 0",
@@ -197,6 +199,39 @@ async fn metrics_count_the_run_that_was_made() {
     let waits = r#"superstep_schedule_to_start_seconds_count{consumer="steps@"#;
     assert!(text.contains(waits), "{text}");
     assert!(!text.contains("\"t\""), "a thread is no label:\n{text}");
+    for name in ["timers", "reconciler"] {
+        let age = format!("superstep_look_age_seconds{{name=\"{name}\"}} ");
+        let age = text.lines().find_map(|line| line.strip_prefix(&*age));
+        let age: f64 = age.expect("its age").parse().expect("a number");
+        assert!(age < 30.0, "`{name}` came on {age} s ago");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn metrics_tell_questions_and_late_timers() {
+    let cluster = Cluster::start();
+    let outside = cluster.outside().await;
+    let body = json!({"thread_id": "late", "after_seconds": 1, "input": {"count": 1}});
+    let mut first = cluster.worker("first").await;
+    let sent = outside.ask("superstep.default.start.steps", &[], body);
+    assert_eq!(sent.await["outcome"], "accepted");
+    // Due while nobody is there.
+    first.kill();
+    let probed = Probed::start(&cluster).await;
+    outside.event("run_completed", "late").await;
+    let body = json!({"thread_id": "asks", "input": {"how": "ask"}});
+    outside.publish("superstep.default.start.runs", body).await;
+    outside.event("run_stopped", "asks").await;
+    let (_, text) = probed.get("/metrics").await;
+    is_well_formed(&text);
+    for line in [
+        "superstep_timer_late_seconds_count 1",
+        r#"superstep_interrupts_total{graph="runs",what="opened"} 1"#,
+        r#"superstep_runs_ended_total{graph="runs",status="stopped"} 1"#,
+        "superstep_open_interrupts 1",
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}:\n{text}");
+    }
 }
 
 /// Checks the form of OpenMetrics text: every sample is `name{labels} number` of a family that was

@@ -64,6 +64,15 @@ pub struct LoopFacts {
     pub ack_wait: Duration,
 }
 
+/// What is known of one loop that looks after threads again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LookFacts {
+    /// When it last came on: it began a look, or was done with a thread in it.
+    pub came_on: Instant,
+    /// How long it waits between two looks, more or less.
+    pub every: Duration,
+}
+
 /// What is known of a worker at one moment.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Snapshot {
@@ -73,6 +82,8 @@ pub struct Snapshot {
     pub since: Instant,
     /// Its loops, by consumer: `commands`, or a graph with its version.
     pub loops: BTreeMap<Arc<str>, LoopFacts>,
+    /// Its loops that look after threads: `timers` and `reconciler`.
+    pub looks: BTreeMap<&'static str, LookFacts>,
     /// When a delivery was last kept in progress.
     pub kept: Option<Instant>,
     /// When the store last answered.
@@ -117,6 +128,7 @@ impl Health {
             stage: Stage::default(),
             since: Instant::now(),
             loops: BTreeMap::new(),
+            looks: BTreeMap::new(),
             kept: None,
             store_answered: None,
             store_failed: None,
@@ -143,9 +155,22 @@ impl Health {
         }
     }
 
-    /// What threads owed was performed on behalf of somebody else.
-    pub fn reconciled(&self, threads: u64) {
-        self.measure(|| Measure::Reconciled { threads });
+    /// The loop of this name that looks after threads came on.
+    pub(crate) fn looks(&self, name: &'static str, every: Duration) {
+        let came_on = Instant::now();
+        let looks = LookFacts { came_on, every };
+        self.facts().looks.insert(name, looks);
+    }
+
+    /// A timer was fired so long after it became due.
+    pub(crate) fn fired(&self, late: Duration) {
+        self.measure(|| Measure::TimerFired { late });
+    }
+
+    /// What a thread owed was performed on behalf of somebody else, after it had stood still for
+    /// so long.
+    pub(crate) fn reconciled(&self, stood: Duration) {
+        self.measure(|| Measure::Reconciled { stood });
     }
 
     /// There are so many slots for work.

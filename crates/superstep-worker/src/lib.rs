@@ -55,7 +55,7 @@ pub use clock::{SharedWorld, SystemWorld, World};
 pub use error::{Error, ErrorKind, chain};
 pub use graphs::{Checkpointer, Graphs, MissingNode, NodeCode, RunnableGraph, Subgraph};
 pub use health::{
-    Doing, Health, HealthSettings, LoopFacts, Probe, Snapshot, Stage, Verdict, verdict,
+    Doing, Health, HealthSettings, LookFacts, LoopFacts, Probe, Snapshot, Stage, Verdict, verdict,
 };
 pub use input::InputSchema;
 pub use local::{GoOn, Local, RunOptions, RunOutput, UpdateOptions, answers};

@@ -87,8 +87,13 @@ pub enum Measure<'a> {
     },
     /// What a thread owed was performed on behalf of somebody else.
     Reconciled {
-        /// How many threads.
-        threads: u64,
+        /// How long the thread had stood still.
+        stood: Duration,
+    },
+    /// A timer was fired.
+    TimerFired {
+        /// How long after it became due, by the store's clock.
+        late: Duration,
     },
 }
 

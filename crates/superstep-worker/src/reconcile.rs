@@ -40,6 +40,8 @@ use crate::{
 
 /// The name of the lease on a thread's entry: no task is named so.
 pub(crate) const RECONCILING: &str = "@reconcile";
+/// What the loop is called in measures and verdicts.
+const LOOP: &str = "reconciler";
 /// How many entries are read at once.
 const PAGE: usize = 512;
 /// Later than any time of an entry.
@@ -110,6 +112,7 @@ impl Reconciler {
     /// Looks again and again until `shutdown`.
     pub(crate) async fn run(mut self, shutdown: CancellationToken) {
         loop {
+            self.came_on();
             let looked = tokio::select! {
                 biased;
                 () = shutdown.cancelled() => return,
@@ -127,6 +130,10 @@ impl Reconciler {
                 () = sleep(self.pause()) => {}
             }
         }
+    }
+
+    fn came_on(&self) {
+        self.effects.threads.health().looks(LOOP, self.every);
     }
 
     /// A pause of three to five quarters of the usual: workers that began together drift apart.
@@ -172,6 +179,7 @@ impl Reconciler {
                 .watched(from, until, limit)
                 .await
                 .map_err(Error::Store)?;
+            self.came_on();
             let full = page.len() == limit;
             looked += page.len();
             let last = page.last().map(|entry| entry.since);
@@ -232,7 +240,9 @@ impl Reconciler {
         }
         let versions = &versions;
         let act = |(entry, age, stranded)| async move {
-            match self.act(&entry, age, versions, stranded).await {
+            let acted = self.act(&entry, age, versions, stranded).await;
+            self.came_on();
+            match acted {
                 Ok(acted) => usize::from(acted),
                 Err(error) => {
                     debug!(thread_id = %entry.thread, error = chain(&error), "left for the next look");
@@ -284,6 +294,7 @@ impl Reconciler {
         self.effects
             .perform(&mut thread, None, Publish::All)
             .await?;
+        threads.health().reconciled(age);
         Ok(true)
     }
 

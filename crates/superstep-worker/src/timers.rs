@@ -32,6 +32,9 @@ const PAGE_MAX: usize = 8192;
 /// How many timers one worker fires at once.
 const AT_ONCE: usize = 16;
 
+/// What the loop is called in measures and verdicts.
+const LOOP: &str = "timers";
+
 /// What fires timers.
 #[derive(Clone)]
 pub(crate) struct Timers {
@@ -59,7 +62,9 @@ impl Timers {
     pub(crate) async fn run(self, shutdown: CancellationToken) {
         let mut page = PAGE;
         let mut idle: BTreeSet<(ThreadId, String)> = BTreeSet::new();
+        let health = self.engine.threads.health().clone();
         loop {
+            health.looks(LOOP, self.every);
             let looked = self.look(page, &mut idle).await;
             let pause = match looked {
                 Ok(Looked { full, moved }) => {
@@ -110,6 +115,7 @@ impl Timers {
             .map(|due| async {
                 let again = met.contains(&(due.thread.clone(), due.name.clone()));
                 let fired = self.fire(&due, now, again).await;
+                self.engine.threads.health().looks(LOOP, self.every);
                 (due, fired)
             })
             .buffer_unordered(AT_ONCE)
@@ -163,6 +169,8 @@ impl Timers {
             Accepted::Appended(appended) => {
                 let (mut thread, record) = *appended;
                 debug!(kind = record.body.kind(), "fired");
+                let late = Duration::from_millis(now.0.saturating_sub(due.at.0));
+                self.engine.threads.health().fired(late);
                 let publish = Publish::Of(record.head);
                 self.effects
                     .perform(&mut thread, Some(&record), publish)

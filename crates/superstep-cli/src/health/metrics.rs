@@ -34,6 +34,8 @@ const COUNT_TIMEOUT: Duration = Duration::from_secs(2);
 const TASK_SECONDS: [f64; 13] = [
     0.005, 0.02, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0,
 ];
+/// What is late is so by less than a second, or by as long as something was away.
+const LATE_SECONDS: [f64; 10] = [0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0];
 /// Messages wait for milliseconds, or for as long as there are too few workers.
 const WAIT_SECONDS: [f64; 12] = [
     0.002, 0.005, 0.01, 0.025, 0.1, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0,
@@ -84,6 +86,11 @@ struct OfCall {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfLook {
+    name: &'static str,
+}
+
 type Seconds<L> = Family<L, Histogram, fn() -> Histogram>;
 type Level<T> = Gauge<T>;
 
@@ -101,6 +108,9 @@ pub(crate) struct Metrics {
     commands: Family<OfCommand, Counter>,
     store_call_seconds: Seconds<OfCall>,
     reconciled_threads: Counter,
+    stalled_seconds: Histogram,
+    timer_late_seconds: Histogram,
+    look_age_seconds: Family<OfLook, Gauge<f64, AtomicU64>>,
     slots: Level<i64>,
     slots_used: Level<i64>,
     ready: Level<i64>,
@@ -135,6 +145,9 @@ impl Metrics {
             commands: Family::default(),
             store_call_seconds: Family::new_with_constructor(store),
             reconciled_threads: Counter::default(),
+            stalled_seconds: Histogram::new(LATE_SECONDS),
+            timer_late_seconds: Histogram::new(LATE_SECONDS),
+            look_age_seconds: Family::default(),
             slots: Gauge::default(),
             slots_used: Gauge::default(),
             ready: Gauge::default(),
@@ -161,6 +174,9 @@ impl Metrics {
             commands: "Commands that were decided, by outcome or kind of refusal",
             store_call_seconds: "How long calls to the store took",
             reconciled_threads: "Threads whose obligations were performed for somebody else",
+            stalled_seconds: "How long those threads had stood still",
+            timer_late_seconds: "How long after they became due timers were fired",
+            look_age_seconds: "Time since a loop that looks after threads came on",
             slots: "Deliveries of work that can be held at once",
             slots_used: "Deliveries of work that are held",
             ready: "Whether the readiness probe says yes",
@@ -177,6 +193,11 @@ impl Metrics {
         let level = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.slots.set(level(facts.slots));
         self.slots_used.set(level(facts.slots_used));
+        for (name, known) in &facts.looks {
+            let age = known.came_on.elapsed().as_secs_f64();
+            let age_of = self.look_age_seconds.get_or_create(&OfLook { name });
+            age_of.set(age);
+        }
         self.ready.set(i64::from(verdict.readiness.is_ok()));
         self.live.set(i64::from(verdict.liveness.is_ok()));
     }
@@ -281,8 +302,12 @@ impl Meter for Metrics {
                 let seconds = self.store_call_seconds.get_or_create(&labels);
                 seconds.observe(took.as_secs_f64());
             }
-            Measure::Reconciled { threads } => {
-                self.reconciled_threads.inc_by(threads);
+            Measure::Reconciled { stood } => {
+                self.reconciled_threads.inc();
+                self.stalled_seconds.observe(stood.as_secs_f64());
+            }
+            Measure::TimerFired { late } => {
+                self.timer_late_seconds.observe(late.as_secs_f64());
             }
             _ => {}
         }

@@ -97,7 +97,8 @@ fn measured() -> Metrics {
             ok: false,
             took,
         },
-        Measure::Reconciled { threads: 2 },
+        Measure::Reconciled { stood: took },
+        Measure::TimerFired { late: took },
     ] {
         metrics.measure(measure);
     }
@@ -118,7 +119,9 @@ fn every_measure_is_in_the_text() {
         "superstep_append_conflicts_total 1",
         r#"superstep_commands_total{kind="start",outcome="accepted"} 1"#,
         r#"superstep_store_call_seconds_count{call="append",result="unavailable"} 1"#,
-        "superstep_reconciled_threads_total 2",
+        "superstep_reconciled_threads_total 1",
+        "superstep_stalled_seconds_count 1",
+        r#"superstep_timer_late_seconds_bucket{le="0.25"} 1"#,
         "# EOF",
     ] {
         let is_there = text.lines().any(|found| found == line);

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{Doing, LoopFacts, Snapshot, Stage};
+use super::{Doing, LookFacts, LoopFacts, Snapshot, Stage};
 use crate::settings::WorkerSettings;
 
 /// How long a draining worker may take beyond its drain before it counts as hung.
@@ -96,6 +96,9 @@ pub fn verdict(facts: &Snapshot, now: Instant, settings: &HealthSettings) -> Ver
         for (consumer, known) in &facts.loops {
             judge_loop(&mut verdict, consumer, known, facts, now, settings);
         }
+        for (name, known) in &facts.looks {
+            judge_look(&mut verdict, name, known, now, settings);
+        }
     }
     if facts.store_failed > facts.store_answered {
         let ago = facts.store_failed.map(|at| ago(at, now));
@@ -138,6 +141,27 @@ fn judge_loop(
     if silent > allowed {
         verdict.liveness.against(format!(
             "`{consumer}` makes no progress: {what} for {}, and {} are allowed (deaf_after)",
+            seconds(silent),
+            seconds(allowed)
+        ));
+    }
+}
+
+/// A loop that looks comes on whether or not there is anything to see, and also where the store does
+/// not answer: its calls end with an error. So one that does not come on hangs.
+fn judge_look(
+    verdict: &mut Verdict,
+    name: &str,
+    known: &LookFacts,
+    now: Instant,
+    settings: &HealthSettings,
+) {
+    let silent = now.saturating_duration_since(known.came_on);
+    let allowed = settings.deaf_after.max(known.every * 2) + settings.store_retry;
+    if silent > allowed {
+        verdict.liveness.against(format!(
+            "`{name}` makes no progress: it has not come on for {}, and {} are allowed \
+             (deaf_after)",
             seconds(silent),
             seconds(allowed)
         ));

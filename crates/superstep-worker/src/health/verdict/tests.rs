@@ -14,6 +14,7 @@ struct Case {
     since: u64,
     commands: Facts,
     work: Facts,
+    looks: [(&'static str, u64); 2],
     kept: Option<u64>,
     store: (Option<u64>, Option<u64>),
 }
@@ -39,6 +40,7 @@ const IDLE: Case = Case {
     since: 900,
     commands: PULLING,
     work: PULLING,
+    looks: [("reconciler", 1), ("timers", 0)],
     kept: None,
     store: (Some(9), None),
 };
@@ -63,6 +65,13 @@ impl Case {
                 ("email@1".into(), facts(self.work)),
             ]
             .into(),
+            looks: self
+                .looks
+                .map(|(name, seconds)| {
+                    let (came_on, every) = (ago(seconds), Duration::from_secs(1));
+                    (name, LookFacts { came_on, every })
+                })
+                .into(),
             kept: self.kept.map(ago),
             store_answered: self.store.0.map(ago),
             store_failed: self.store.1.map(ago),
@@ -182,6 +191,23 @@ fn a_busy_worker_lives_while_it_keeps_what_it_holds() {
     busy(Some(50)).says("srl", &[]);
     busy(Some(51)).says("sr", &["all slots are used and nothing was kept"]);
     busy(None).says("sr", &["nothing was kept for 500.0 s"]);
+}
+
+#[test]
+fn a_worker_whose_timers_hang_is_not_alive() {
+    let hangs = |timers, reconciler| Case {
+        looks: [("timers", timers), ("reconciler", reconciler)],
+        ..IDLE
+    };
+    hangs(50, 50).says("srl", &[]);
+    hangs(51, 1).says("sr", &["`timers` makes no progress", "51.0 s", "50.0 s"]);
+    hangs(1, 51).says("sr", &["`reconciler` makes no progress"]);
+    Case {
+        stage: Stage::Draining,
+        since: 20,
+        ..hangs(90, 90)
+    }
+    .says("sl", &["it drains"]);
 }
 
 #[test]
