@@ -81,6 +81,7 @@ async fn a_resumed_run_is_one_trace_over_workers() {
     let asked = outside.event("interrupt", "t").await;
     assert!(asked.header("traceparent").contains(TRACE), "{asked:?}");
     assert_eq!(asked.header("tracestate"), "vendor=1");
+    assert!(exports(&a), "an exporter has an OS thread");
     ends(&mut a).await;
     assert!(
         a.log().contains(TRACE),
@@ -185,6 +186,13 @@ async fn a_resumed_run_is_one_trace_over_workers() {
         ]
     );
 
+    let own = named(&spans, "look_up");
+    assert_eq!((own.len(), own[0].get("shelf")), (1, "3"));
+    assert_eq!(
+        own[0].parent, tasks[1].id,
+        "a node's own span is below its task"
+    );
+
     let deliveries = named(&spans, "delivery");
     for delivery in &deliveries {
         assert!(
@@ -218,7 +226,7 @@ async fn a_resumed_run_is_one_trace_over_workers() {
             !whole.contains("secret") && !whole.contains("well?"),
             "{whole}"
         );
-        if span.name != "delivery" {
+        if !["delivery", "look_up"].contains(&&*span.name) {
             assert_eq!(span.get("superstep.thread_id"), "t");
             assert_eq!(span.get("superstep.graph"), "runs");
             assert!(!span.get("superstep.run_id").is_empty());
@@ -332,15 +340,15 @@ async fn a_collector_that_is_away_stops_nothing() {
     assert_eq!(told, 1, "once a minute at most:\n{}", a.tail());
 }
 
-/// The names of a process's OS threads.
-fn os_threads(worker: &Program) -> Vec<String> {
+/// Whether a process has an exporter's OS thread.
+fn exports(worker: &Program) -> bool {
     let tasks = Path::new("/proc")
         .join(worker.pid().to_string())
         .join("task");
     let tasks = std::fs::read_dir(tasks).expect("a process");
-    let names =
+    let mut names =
         tasks.filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("comm")).ok());
-    names.map(|name| name.trim().to_owned()).collect()
+    names.any(|name| name.starts_with("OpenTelemetry"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -370,13 +378,7 @@ async fn without_the_variables_nothing_is_exported() {
         // Whoever reads it is told of the sender's own span.
         assert_eq!(completed.header("traceparent"), start);
         assert_eq!(completed.header("tracestate"), "vendor=1");
-        let exporters = os_threads(&worker);
-        assert!(
-            !exporters
-                .iter()
-                .any(|name| name.starts_with("OpenTelemetry")),
-            "{exporters:?}"
-        );
+        assert!(!exports(&worker), "no OS thread");
         ends(&mut worker).await;
     }
     assert_eq!(collector.requests(), Vec::<String>::new());

@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use superstep::{
     Channel, Context, END, Graph, NodeError, Reducer, RunnableGraph, START, Send, VersionPolicy,
 };
+use tracing::Instrument as _;
 
 use crate::dying::Dying;
 use crate::mixed::mixed;
@@ -246,8 +247,10 @@ fn now_ms() -> u64 {
 /// waits for the file `open`, or until it is told to stop; `sleep` sleeps for an hour, `nap` until a
 /// time and notes by how many milliseconds it woke late, `ask` asks.
 fn runs(place: &Place) -> RunnableGraph {
-    let first = |_: Value, ctx: Context| async move {
-        Ok(json!({"log": [format!("first {}", ctx.run_id())]}))
+    let first = |_: Value, ctx: Context| {
+        // A span of a graph author's own.
+        let span = tracing::info_span!("look_up", shelf = 3);
+        async move { Ok(json!({"log": [format!("first {}", ctx.run_id())]})) }.instrument(span)
     };
     let place = place.clone();
     let second = move |state: Value, ctx: Context| {
