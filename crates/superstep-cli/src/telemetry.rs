@@ -137,19 +137,16 @@ fn is_wanted(said: impl Fn(&str) -> Option<String>) -> Result<bool, String> {
         "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
         "OTEL_EXPORTER_OTLP_PROTOCOL",
     ];
-    for name in protocol {
-        match said(name).as_deref() {
-            None => continue,
-            Some("http/protobuf") => break,
-            Some(other) => {
-                return Err(format!(
-                    "{name} is `{other}`; set `http/protobuf`, and the endpoint of the \
-                     collector's HTTP receiver, mostly on port 4318"
-                ));
-            }
-        }
+    let given = protocol
+        .into_iter()
+        .find_map(|name| Some((name, said(name)?)));
+    match given {
+        Some((name, other)) if other != "http/protobuf" => Err(format!(
+            "{name} is `{other}`; set `http/protobuf`, and the endpoint of the collector's HTTP \
+             receiver, mostly on port 4318"
+        )),
+        _ => Ok(true),
     }
-    Ok(true)
 }
 
 /// What the spans are of: what the variables say, and else this program.

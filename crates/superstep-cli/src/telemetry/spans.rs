@@ -74,9 +74,10 @@ impl Tracer for Spans {
     fn samples(&self, trace: u128, parent: Option<&TraceContext>) -> bool {
         let (cx, trace) = (below(parent), TraceId::from(trace));
         let (name, kind) = (SpanName::Run.as_str(), SpanKind::Internal);
-        let sampler = &self.sampler;
-        let sampled = sampler.should_sample(Some(&cx), trace, name, &kind, &[], &[]);
-        sampled.decision == SamplingDecision::RecordAndSample
+        let result = self
+            .sampler
+            .should_sample(Some(&cx), trace, name, &kind, &[], &[]);
+        result.decision == SamplingDecision::RecordAndSample
     }
 
     fn begin(&self, begins: &Begins<'_>) -> Live {

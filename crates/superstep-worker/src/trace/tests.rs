@@ -80,7 +80,9 @@ fn what_is_no_context_is_none() {
 
 /// Keeps what is told: name, span, parent, outcome.
 #[derive(Default)]
-struct Kept(Mutex<Vec<(SpanName, TraceContext, Option<TraceContext>, String)>>);
+struct Kept(Mutex<Vec<Told>>);
+
+type Told = (SpanName, TraceContext, Option<TraceContext>, String);
 
 impl Tracer for Kept {
     fn samples(&self, _: u128, parent: Option<&TraceContext>) -> bool {
