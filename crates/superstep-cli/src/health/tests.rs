@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use http_body_util::BodyExt as _;
 use superstep_checkpoint::MemoryLog;
-use superstep_worker::{Measure, Meter as _};
+use superstep_worker::{LookFacts, Measure, Meter as _};
 
 use super::*;
 
@@ -102,6 +102,13 @@ fn measured() -> Metrics {
     ] {
         metrics.measure(measure);
     }
+    let mut facts = Health::default().snapshot();
+    let looks = LookFacts {
+        came_on: Instant::now(),
+        every: took,
+    };
+    facts.looks.insert("timers", looks);
+    metrics.look_at(&facts, &Verdict::default());
     metrics
 }
 
@@ -122,6 +129,7 @@ fn every_measure_is_in_the_text() {
         "superstep_reconciled_threads_total 1",
         "superstep_stalled_seconds_count 1",
         r#"superstep_timer_late_seconds_bucket{le="0.25"} 1"#,
+        "superstep_slots 0",
         "# EOF",
     ] {
         let is_there = text.lines().any(|found| found == line);
