@@ -41,11 +41,20 @@ fn a_worker_and_its_clients_meet_over_servers() {
     let early = shell.run(&["start", "basic", "{\"draft\": \"a\"}", "--timeout", "300ms"]);
     early.code(5).says(&["stored", "is a worker running?"]);
 
-    let mut worker: Program = shell.spawn("worker", &["worker"]);
+    let mut worker: Program = shell.spawn("worker", &["worker", "--health-addr", "127.0.0.1:0"]);
     eventually("the stored start to be worked on", SOON, || {
         let threads = json(&["threads", "list", "--status", "interrupted"]);
         (threads["threads"].as_array().unwrap().len() == 1).then_some(())
     });
+    let log = worker.log();
+    let (_, after) = log.split_once("health endpoint listens address=").unwrap();
+    let address = after.split_whitespace().next().unwrap();
+    for which in ["startup", "ready", "live"] {
+        let ran = shell
+            .run(&["probe", which, "--health-addr", address])
+            .code(0);
+        assert!(ran.stdout.contains(r#""stage":"working""#), "{ran:?}");
+    }
     let graphs = json(&["graph", "list", "--registered"]);
     assert!(
         graphs["graphs"]
@@ -80,6 +89,16 @@ fn a_worker_and_its_clients_meet_over_servers() {
     worker.terminate();
     let status = worker.wait(SOON).unwrap();
     assert_eq!(status.code(), Some(0), "{}", worker.log());
+}
+
+#[test]
+fn a_probe_says_what_it_cannot_ask() {
+    let shell = Shell::new();
+    let unset = shell.run(&["probe"]).code(2);
+    unset.says(&["health_addr is not set", "SUPERSTEP_HEALTH_ADDR"]);
+    let variables = [("SUPERSTEP_HEALTH_ADDR", "127.0.0.1:1")];
+    let away = shell.run_with(&["probe", "live"], &variables, "").code(4);
+    away.says(&["127.0.0.1:1", "is a worker running here"]);
 }
 
 #[test]

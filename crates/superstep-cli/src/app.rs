@@ -125,6 +125,10 @@ impl App {
                 flags.extend(worker.settings());
                 (Runtime::Large, "info,async_nats=warn")
             }
+            Command::Probe(args) => {
+                flags.push(("health_addr", args.health_addr.clone()));
+                (Runtime::Small, "error")
+            }
             _ => (Runtime::Small, "error"),
         };
         let settings = Layers::read(global.connect.config.as_deref(), flags)?.check()?;
@@ -168,6 +172,7 @@ impl App {
             Command::Interrupts(command) => commands::interrupts::run(session, command).await,
             Command::Graph(command) => commands::graph::registered(session, &command).await,
             Command::Doctor => commands::doctor::run(session).await,
+            Command::Probe(args) => commands::probe::run(session, args).await,
             Command::Verify(args) => commands::verify::run(session, args).await,
         }
     }

@@ -10,7 +10,7 @@ mod settings;
 
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::Value;
 use superstep_protocol::Strategy;
 
@@ -90,8 +90,38 @@ Examples:
   superstep --nats-url tls://n1:4222 --redis-url rediss://r1:6379 doctor
   superstep --data .superstep --json doctor | jq '.findings[] | select(.ok | not)'")]
     Doctor,
+    /// Ask the health endpoint of a worker on this machine
+    Probe(ProbeArgs),
     /// Read all that the store holds and check that it is as superstep writes it
     Verify(VerifyArgs),
+}
+
+/// Arguments of `probe`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+It ends with 0 for a yes, 1 for a no with its reasons, 4 if nothing answers.
+
+Examples:
+  superstep probe
+  superstep probe live --health-addr 127.0.0.1:8080")]
+pub(crate) struct ProbeArgs {
+    /// Which probe
+    #[arg(value_enum, default_value_t = ProbeName::Ready)]
+    pub(crate) probe: ProbeName,
+    /// Where the worker answers; one that listens everywhere is asked on loopback
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) health_addr: Option<String>,
+}
+
+/// The probes of a worker.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum ProbeName {
+    /// Whether it has begun
+    Startup,
+    /// Whether it takes work
+    Ready,
+    /// Whether it makes progress
+    Live,
 }
 
 /// Arguments of `verify`.

@@ -8,6 +8,7 @@ pub(crate) mod doctor;
 pub(crate) mod events;
 pub(crate) mod graph;
 pub(crate) mod interrupts;
+pub(crate) mod probe;
 pub(crate) mod run;
 pub(crate) mod send;
 pub(crate) mod threads;
