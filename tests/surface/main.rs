@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
 
 mod demo;
+mod deploy;
 mod dev;
 mod help;
 mod run;

@@ -42,15 +42,30 @@ pub(crate) fn unpack(package: &str, dir: &Path) -> anyhow::Result<PathBuf> {
         })?;
     }
     let root = dir.join("root");
-    for file in std::fs::read_dir(&packages)? {
-        let file = file?.path();
-        if file.extension().is_some_and(|extension| extension == "deb") {
-            output_of(Command::new("dpkg").arg("-x").arg(&file).arg(&root))?;
-        }
-    }
+    extract(&packages, &root)?;
     // What was unpacked is kept; the archives and lists it came from are not.
     std::fs::remove_dir_all(&packages)?;
     let _ = std::fs::remove_dir_all(dir.join("apt"));
+    Ok(root)
+}
+
+/// Unpacks exactly these packages, whether they are installed or not, and returns where.
+pub(crate) fn root_of(names: &[&str], dir: &Path) -> anyhow::Result<PathBuf> {
+    for tool in ["apt-get", "dpkg"] {
+        ensure!(
+            on_path(tool).is_some(),
+            "there is no {tool}: this is not a Debian-like system"
+        );
+    }
+    let packages = dir.join("packages");
+    std::fs::create_dir_all(&packages)?;
+    let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
+    if fetch(&names, &packages, &[]).is_err() {
+        let private = private_lists(&dir.join("apt"))?;
+        fetch(&names, &packages, &private)?;
+    }
+    let root = dir.join("root");
+    extract(&packages, &root)?;
     Ok(root)
 }
 
@@ -73,13 +88,29 @@ fn download(package: &str, into: &Path, options: &[String]) -> anyhow::Result<()
         !needed.is_empty(),
         "apt-get would install nothing for {package}"
     );
+    fetch(&needed, into, options)
+}
+
+/// Downloads exactly these packages.
+fn fetch(names: &[String], into: &Path, options: &[String]) -> anyhow::Result<()> {
     output_of(
         Command::new("apt-get")
             .args(options)
             .args(["-o", "APT::Sandbox::User=root", "download"])
-            .args(&needed)
+            .args(names)
             .current_dir(into),
     )?;
+    Ok(())
+}
+
+/// Unpacks all packages of a folder over each other.
+fn extract(packages: &Path, root: &Path) -> anyhow::Result<()> {
+    for file in std::fs::read_dir(packages)? {
+        let file = file?.path();
+        if file.extension().is_some_and(|extension| extension == "deb") {
+            output_of(Command::new("dpkg").arg("-x").arg(&file).arg(root))?;
+        }
+    }
     Ok(())
 }
 
@@ -143,7 +174,7 @@ fn wrapper(program: &str, dir: &Path, root: &Path) -> anyhow::Result<PathBuf> {
 }
 
 /// Collects the folders below `dir` that hold shared libraries.
-fn library_folders(dir: &Path, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+pub(crate) fn library_folders(dir: &Path, found: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     for entry in std::fs::read_dir(dir)? {
         let path = entry?.path();
         if path.is_dir() && !path.is_symlink() {

@@ -2,8 +2,8 @@
 //!
 //! One recipe decides: `verify` runs every check that is not a test and writes nothing, `fix` is
 //! the one that edits, `test` runs all tests and brings up what they need by itself. Continuous
-//! integration is `verify`, then `test`. Beside it, `oracle` asks LangGraph itself. What a check
-//! means is left to the tool that makes it.
+//! integration is `verify`, then `test`, then `deploy-check` and `image` with what those built. Beside
+//! it, `oracle` asks LangGraph itself. What a check means is left to the tool that makes it.
 //!
 //! The rule it keeps: nothing is installed into the system. What a machine lacks is put under the
 //! target folder, and what cannot be had is said, with what to do about it.
@@ -16,8 +16,11 @@
 mod codegen;
 mod debian;
 mod deny;
+mod deploy;
 mod fix;
+mod image;
 mod oracle;
+mod python;
 mod servers;
 mod steps;
 mod test;
@@ -54,6 +57,10 @@ enum Task {
     Servers,
     /// Write the code that is generated from `proto/` anew.
     Codegen,
+    /// Check the manifests and the chart of `deploy/`, without a cluster.
+    DeployCheck(deploy::DeployCheck),
+    /// Build the image of `deploy/`, without a container engine, and run what is in it.
+    Image(image::Image),
     /// Ask real LangGraph whether the recorded cases hold; needs Python and PyPI.
     Oracle(oracle::Oracle),
 }
@@ -79,6 +86,8 @@ fn run(task: Task) -> anyhow::Result<bool> {
         Task::Test { arguments } => test::run(&workspace, &arguments),
         Task::Servers => servers::print(&workspace).map(|()| true),
         Task::Codegen => codegen::run(&workspace.root, codegen::Mode::Write).map(|()| true),
+        Task::DeployCheck(asked) => deploy::run(&workspace, &asked),
+        Task::Image(asked) => image::run(&workspace, &asked),
         Task::Oracle(asked) => oracle::run(&workspace, &asked),
     }
 }

@@ -8,14 +8,20 @@
 //! are evidence that a change here must not rewrite by itself.
 
 mod chain;
-mod python;
 
 use std::path::PathBuf;
 use std::process::Command;
 
 use anyhow::Context as _;
 
+use crate::python::{self, Purpose};
 use crate::workspace::Workspace;
+
+/// The Python that LangGraph runs in.
+const PYTHON: Purpose = Purpose {
+    name: "oracle",
+    pins: "tests/conformance/requirements.txt",
+};
 
 /// What to ask LangGraph for; without arguments, whether the recorded cases still hold.
 #[derive(Debug, clap::Args)]
@@ -45,7 +51,7 @@ pub(crate) struct Oracle {
 
 /// Runs the recipe; false when LangGraph does something else than was recorded.
 pub(crate) fn run(workspace: &Workspace, asked: &Oracle) -> anyhow::Result<bool> {
-    let python = python::bring_up(workspace, asked.python.as_deref())?;
+    let python = python::bring_up(workspace, PYTHON, asked.python.as_deref())?;
     if asked.chain {
         return chain::run(workspace, &python, asked.rounds);
     }

@@ -12,8 +12,8 @@ use std::process::Command;
 
 use anyhow::{Context as _, ensure};
 
-use super::python::Python;
 use super::script;
+use crate::python::Python;
 use crate::steps;
 use crate::workspace::{Workspace, output_of};
 

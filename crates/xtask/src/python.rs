@@ -1,4 +1,4 @@
-//! A private Python with the pinned packages of the oracle, under the target folder.
+//! Private Pythons with pinned packages, one for each purpose, under the target folder.
 //!
 //! A Python of the machine makes a virtual environment, and pip, its own or a borrowed one, fills
 //! it with wheels. What is there and was made from the same pins by the same Python is used again.
@@ -16,7 +16,7 @@ use anyhow::{Context as _, bail, ensure};
 use crate::wheel;
 use crate::workspace::{Workspace, on_path, output_of};
 
-/// What LangGraph needs.
+/// What LangGraph needs, and the Helm library too.
 const OLDEST: (u32, u32) = (3, 10);
 
 /// Where a Python is looked for: the usual name first, then the newest that LangGraph knows.
@@ -29,6 +29,15 @@ const NAMES: [&str; 6] = [
     "python",
 ];
 
+/// What a private Python is for.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Purpose {
+    /// Its name in messages, and that of its folder.
+    pub(crate) name: &'static str,
+    /// The file of pinned packages, from the root of the workspace.
+    pub(crate) pins: &'static str,
+}
+
 /// The private Python.
 #[derive(Debug)]
 pub(crate) struct Python {
@@ -39,31 +48,36 @@ pub(crate) struct Python {
 }
 
 /// Makes the private Python, or finds the one that was made before.
-pub(crate) fn bring_up(workspace: &Workspace, chosen: Option<&Path>) -> anyhow::Result<Python> {
-    let pins = workspace.root.join("tests/conformance/requirements.txt");
+pub(crate) fn bring_up(
+    workspace: &Workspace,
+    purpose: Purpose,
+    chosen: Option<&Path>,
+) -> anyhow::Result<Python> {
+    let Purpose { name, pins } = purpose;
+    let pins = workspace.root.join(pins);
     let pinned = std::fs::read_to_string(&pins)
         .with_context(|| format!("cannot read the pins at {}", pins.display()))?;
-    let (base, version) = find(chosen)?;
+    let (base, version) = find(purpose, chosen)?;
 
-    let dir = workspace.target.join("oracle");
+    let dir = workspace.target.join(name);
     std::fs::create_dir_all(&dir)?;
     // Two runs at once must not install over each other.
     let lock = File::create(dir.join(".lock"))?;
     lock.lock()
-        .context("cannot lock the folder of the oracle's Python")?;
+        .with_context(|| format!("cannot lock the folder of the Python for {name}"))?;
     let venv = dir.join("venv");
     let (program, note) = (venv.join("bin/python"), venv.join("made-from"));
     let made_from = format!("python {version}\n{pinned}");
     let there = std::fs::read_to_string(&note).is_ok_and(|noted| noted == made_from);
     if !there || answer(&program).is_err() {
         eprintln!(
-            "making the oracle's Python {version}, with {}",
+            "making the Python {version} for {name}, with {}",
             list(&pinned)
         );
         if venv.exists() {
             std::fs::remove_dir_all(&venv)?;
         }
-        install(workspace, &base, &venv, &pins)?;
+        install(workspace, purpose, &base, &venv)?;
         std::fs::write(&note, made_from)?;
     }
     eprintln!("python {version}: {}", list(&pinned));
@@ -71,7 +85,7 @@ pub(crate) fn bring_up(workspace: &Workspace, chosen: Option<&Path>) -> anyhow::
 }
 
 /// The chosen Python, else the first that is new enough, with its version.
-fn find(chosen: Option<&Path>) -> anyhow::Result<(PathBuf, String)> {
+fn find(purpose: Purpose, chosen: Option<&Path>) -> anyhow::Result<(PathBuf, String)> {
     let candidates: Vec<PathBuf> = match chosen {
         Some(path) => vec![path.to_owned()],
         None => NAMES.into_iter().filter_map(on_path).collect(),
@@ -87,8 +101,9 @@ fn find(chosen: Option<&Path>) -> anyhow::Result<(PathBuf, String)> {
         refused.push("none is on the PATH".to_owned());
     }
     bail!(
-        "the oracle needs a Python {}.{} or newer ({}): install one (Debian: `apt-get install \
-         python3`), or name it with --python",
+        "{} needs a Python {}.{} or newer ({}): install one (Debian: `apt-get install python3`), \
+         or name it with --python",
+        purpose.name,
         OLDEST.0,
         OLDEST.1,
         refused.join("; ")
@@ -102,7 +117,7 @@ fn answer(program: &Path) -> anyhow::Result<String> {
     Ok(version.trim().to_owned())
 }
 
-/// Refuses a Python that is too old for LangGraph.
+/// Refuses a Python that is too old.
 fn check(version: &str) -> anyhow::Result<()> {
     let mut parts = version.split('.').map(str::parse::<u32>);
     let (Some(Ok(major)), Some(Ok(minor))) = (parts.next(), parts.next()) else {
@@ -113,7 +128,12 @@ fn check(version: &str) -> anyhow::Result<()> {
 }
 
 /// Makes a virtual environment and puts the pinned wheels into it.
-fn install(workspace: &Workspace, base: &Path, venv: &Path, pins: &Path) -> anyhow::Result<()> {
+fn install(
+    workspace: &Workspace,
+    purpose: Purpose,
+    base: &Path,
+    venv: &Path,
+) -> anyhow::Result<()> {
     let make = |options: &[&str]| {
         let mut command = Command::new(base);
         output_of(command.args(["-I", "-m", "venv"]).args(options).arg(venv))
@@ -133,12 +153,15 @@ fn install(workspace: &Workspace, base: &Path, venv: &Path, pins: &Path) -> anyh
         pip.args(["install", "--quiet", "--disable-pip-version-check"])
             .args(["--only-binary=:all:", "--timeout", "30", "--retries", "1"])
             .arg("--requirement")
-            .arg(pins),
+            .arg(workspace.root.join(purpose.pins)),
     )
-    .context(
-        "cannot install the oracle's packages: check that pip reaches PyPI, or name a mirror of \
-         it in PIP_INDEX_URL",
-    )?;
+    .with_context(|| {
+        format!(
+            "cannot install the packages of {}: check that pip reaches PyPI, or name a mirror of \
+             it in PIP_INDEX_URL",
+            purpose.name
+        )
+    })?;
     Ok(())
 }
 
@@ -152,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_python_older_than_langgraph_is_refused() {
+    fn a_python_that_is_too_old_is_refused() {
         for (version, fits) in [
             ("3.10.0", true),
             ("3.14.0rc1", true),
@@ -172,7 +195,11 @@ mod tests {
             .expect("a folder")
             .path()
             .join("python3");
-        let error = find(Some(&missing)).expect_err("nothing is there");
+        let purpose = Purpose {
+            name: "tests",
+            pins: "pins.txt",
+        };
+        let error = find(purpose, Some(&missing)).expect_err("nothing is there");
         let text = format!("{error:#}");
         assert!(text.contains(&missing.display().to_string()), "{text}");
         assert!(text.contains("--python"), "{text}");
