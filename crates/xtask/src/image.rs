@@ -1,7 +1,7 @@
 //! `cargo xtask image`: the image of `deploy/Dockerfile`, really built, and its binary run in it.
 //!
 //! Buildah builds it without a container engine: from `PATH`, else out of Debian's package. Unless
-//! told otherwise it wraps a binary that cargo built here (`BINARY=prebuilt`) and stands on a base
+//! told otherwise it wraps a binary that cargo built here (the target `prebuilt`) and stands on a base
 //! of the Debian packages that the binary needs, since neither a registry nor cargo's own network
 //! can be counted on in a build. With `--rust` and `--base` it is the build that users make.
 //!
@@ -89,17 +89,17 @@ fn build(
         None => base(buildah, dir)?,
     };
     let mut arguments = vec![format!("BASE_IMAGE={base}"), format!("REVISION={REVISION}")];
+    let mut command = buildah.command(&["build"]);
     let context = if let Some(rust) = &asked.rust {
         arguments.push(format!("RUST_IMAGE={rust}"));
         workspace.root.clone()
     } else {
-        arguments.push("BINARY=prebuilt".to_owned());
+        command.args(["--target", "prebuilt"]);
         let context = dir.join("context");
         std::fs::create_dir(&context)?;
         std::fs::copy(binary(workspace, asked)?, context.join("superstep"))?;
         context
     };
-    let mut command = buildah.command(&["build"]);
     command
         .args(["--layers=false", "--tag", IMAGE, "--file"])
         .arg(workspace.root.join("deploy/Dockerfile"));

@@ -41,7 +41,7 @@ def invalid(name, objects, versions):
             try:
                 kubernetes_validate.validate(document, version, strict=True)
             except kubernetes_validate.ValidationError as error:
-                found.append(f"{what} is not valid for Kubernetes {version}: {error}")
+                found.append(f"{what} is not valid for Kubernetes {version}: {error.message}")
             except (
                 kubernetes_validate.SchemaNotFoundError,
                 kubernetes_validate.VersionNotSupportedError,
