@@ -7,7 +7,7 @@
 //!
 //! The rule it keeps: containers and layers live under the target folder, and are gone afterwards.
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -47,6 +47,12 @@ pub(crate) struct Image {
 
 /// Builds and checks the image; false when it is not as it should be.
 pub(crate) fn run(workspace: &Workspace, asked: &Image) -> anyhow::Result<bool> {
+    // Its own folder of /proc belongs to who a process runs as; inside `buildah unshare` that is root.
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    ensure!(
+        is_root,
+        "files of several owners can only be made by root: run it as root, or inside `buildah unshare`"
+    );
     let dir = workspace.target.join("image");
     if dir.exists() {
         std::fs::remove_dir_all(&dir)?;

@@ -158,6 +158,27 @@ fn the_operations_page_lists_every_metric() {
     assert_eq!(listed.collect::<BTreeSet<_>>(), there);
 }
 
+#[test]
+fn alerts_are_about_metrics_that_exist() {
+    let text = measured().text();
+    let page = include_str!("../../../../docs/operations.md");
+    let (_, alerts) = page.split_once("\n## Alerts\n").unwrap();
+    let (alerts, _) = alerts.split_once("\n## ").unwrap();
+    let is_of_name = |c: char| c.is_ascii_lowercase() || c == '_';
+    let named: BTreeSet<&str> = alerts
+        .split(|c| !is_of_name(c))
+        .filter(|word| word.starts_with("superstep_"))
+        .collect();
+    assert!(named.len() > 5, "{named:?}");
+    for name in named {
+        let is_there = text.lines().any(|line| {
+            let line = line.strip_prefix(name);
+            line.is_some_and(|rest| rest.starts_with(['{', ' ']))
+        });
+        assert!(is_there, "{name} is no metric of\n{text}");
+    }
+}
+
 #[tokio::test]
 async fn questions_are_counted_in_the_store() {
     let endpoint = Endpoint::new(&WorkerSettings::default());
