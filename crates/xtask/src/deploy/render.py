@@ -3,7 +3,7 @@
 Only what needs a library happens here: Helm renders, lints and checks values, kubernetes-validate
 knows the API. What the objects must be is decided by the caller, who gets everything as JSON.
 
-Reads {"chart": dir, "refused": dir, "versions": [...], "kustomized": {name: yaml}, "compose": file}
+Reads {"chart": dir, "refused": dir, "versions": [...], "kustomized": {name: yaml}}
 from standard input; the rule it keeps: what goes wrong is a finding, never a missing entry.
 """
 
@@ -94,7 +94,6 @@ def main():
             "notes": notes,
             "refused": refused,
             "schema": schema,
-            "compose": yaml.safe_load(pathlib.Path(asked["compose"]).read_text()),
             "findings": findings,
         },
         sys.stdout,

@@ -168,11 +168,11 @@ fn drains(pod: &Pod<'_>, container: &Value, objects: &[Value], wrong: &mut Vec<S
     let grace = pod.spec["terminationGracePeriodSeconds"]
         .as_u64()
         .unwrap_or(30);
-    if grace <= drain + DRAIN_SLACK_SECONDS {
+    if grace <= with_slack(drain) {
         wrong.push(format!(
             "terminationGracePeriodSeconds is {grace}, and the drain of {drain} s needs more than \
              {}",
-            drain + DRAIN_SLACK_SECONDS
+            with_slack(drain)
         ));
     }
 }
@@ -256,16 +256,30 @@ fn selects(object: &Value, pods: &[Pod<'_>], found: &mut Vec<String>) {
     }
 }
 
-/// A time such as `25s`, `10m` or `1h` in seconds.
-fn seconds(text: &str) -> Option<u64> {
-    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
-    let unit = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 3600,
-        _ => return None,
-    };
-    Some(number.parse::<u64>().ok()? * unit)
+/// A time such as `25s`, `10m` or `1m30s` in seconds.
+pub(super) fn seconds(text: &str) -> Option<u64> {
+    let mut sum = None;
+    let mut number = String::new();
+    for c in text.chars() {
+        let unit = match c {
+            '0'..='9' => {
+                number.push(c);
+                continue;
+            }
+            's' => 1,
+            'm' => 60,
+            'h' => 3600,
+            _ => return None,
+        };
+        sum = Some(sum.unwrap_or(0) + number.parse::<u64>().ok()? * unit);
+        number.clear();
+    }
+    sum.filter(|_| number.is_empty())
+}
+
+/// What must be outlived for a drain of so many seconds to be over, well or hung.
+pub(super) fn with_slack(drain: u64) -> u64 {
+    drain + DRAIN_SLACK_SECONDS
 }
 
 /// The kind and name of an object.

@@ -150,6 +150,8 @@ fn times_are_read_in_seconds() {
         ("25s", Some(25)),
         ("10m", Some(600)),
         ("1h", Some(3600)),
+        ("1m30s", Some(90)),
+        ("1m0", None),
         ("25", None),
         ("500ms", None),
         ("", None),
