@@ -303,3 +303,28 @@ fn unpacked(workspace: &Workspace) -> anyhow::Result<(PathBuf, PathBuf)> {
     std::fs::rename(&new, &program)?;
     Ok((program, etc))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_that_runs_as_root_is_refused() {
+        let mut config = json!({
+            "User": "10001:10001",
+            "Entrypoint": ["/usr/local/bin/superstep"],
+            "Cmd": ["worker"],
+            "WorkingDir": "/var/lib/superstep",
+            "ExposedPorts": {"8080/tcp": {}},
+            "Labels": {
+                "org.opencontainers.image.title": "superstep",
+                "org.opencontainers.image.licenses": "Apache-2.0",
+                "org.opencontainers.image.revision": REVISION,
+            },
+        });
+        configured(&config).expect("it is as it should be");
+        config["User"] = json!("");
+        let error = configured(&config).expect_err("it runs as root");
+        assert!(error.to_string().starts_with("/User is"), "{error}");
+    }
+}
