@@ -5,6 +5,7 @@
 //! to the cluster tests.
 #![expect(clippy::unwrap_used, reason = "a test says by a panic what is wrong")]
 
+mod bench;
 mod demo;
 mod deploy;
 mod dev;

@@ -295,7 +295,7 @@ fn said(score: Option<u64>) -> String {
 }
 
 /// Text that a pattern takes as it is.
-fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for character in text.chars() {
         if matches!(character, '*' | '?' | '[' | ']' | '\\' | '^') {

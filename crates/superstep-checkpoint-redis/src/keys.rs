@@ -162,6 +162,16 @@ impl Shard {
         format!("{}bi:{thread}", self.0)
     }
 
+    /// A log that is only measured with: `h` head, and one field a version.
+    pub(crate) fn bare(&self, thread: &ThreadId) -> String {
+        format!("{}bare:{thread}", self.0)
+    }
+
+    /// The results of one that is only measured with.
+    pub(crate) fn bare_results(&self, thread: &ThreadId) -> String {
+        format!("{}bare_r:{thread}", self.0)
+    }
+
     /// The watch index.
     pub(crate) fn watched(&self) -> String {
         format!("{}w", self.0)

@@ -9,6 +9,7 @@
 //! nothing of this crate's client library crosses the port.
 
 mod append;
+mod bare;
 mod check;
 mod codec;
 mod durable;
@@ -24,5 +25,6 @@ mod sentinel;
 mod settings;
 mod strays;
 
+pub use bare::BareLog;
 pub use log::RedisLog;
 pub use settings::{DEFAULT_SHARDS, RedisSettings};

@@ -90,6 +90,10 @@ impl RedisLog {
         })
     }
 
+    pub(crate) fn settings(&self) -> &RedisSettings {
+        &self.settings
+    }
+
     pub(crate) async fn ask(&self, what: &'static str, cmd: &Cmd) -> Result<Reply, Error> {
         Ok(Reply::new(what, self.link.call(cmd).await?))
     }

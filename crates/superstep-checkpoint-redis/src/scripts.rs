@@ -46,6 +46,8 @@ scripts! {
     STRAYS: "strays.lua",
     STRAY: "stray.lua",
     REINDEX: "reindex.lua",
+    BARE_APPEND: "bare_append.lua",
+    BARE_PUT: "bare_put.lua",
 }
 
 /// The call of a script: all keys, then the arguments with `arg`.

@@ -129,6 +129,7 @@ impl App {
                 flags.push(("health_addr", args.health_addr.clone()));
                 (Runtime::Small, "error")
             }
+            Command::Bench(_) | Command::BenchWorker(_) => (Runtime::Large, "error"),
             _ => (Runtime::Small, "error"),
         };
         let settings = Layers::read(global.connect.config.as_deref(), flags)?.check()?;
@@ -174,6 +175,8 @@ impl App {
             Command::Doctor => commands::doctor::run(session).await,
             Command::Probe(args) => commands::probe::run(session, args).await,
             Command::Verify(args) => commands::verify::run(session, args).await,
+            Command::Bench(args) => commands::bench::run(session, args).await,
+            Command::BenchWorker(args) => commands::bench::worker(session, &args).await,
         }
     }
 

@@ -6,6 +6,7 @@
 //!
 //! The rule it keeps: a flag that is a setting has the setting's name.
 
+mod bench;
 mod settings;
 
 use std::time::Duration;
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use serde_json::Value;
 use superstep_protocol::Strategy;
 
+pub(crate) use bench::{BenchArgs, BenchCommand, BenchWorkerArgs, LimitArgs, LoadArgs};
 pub(crate) use settings::{GlobalArgs, WorkerArgs, WorkerSettingsOnly};
 
 /// The whole command line.
@@ -46,7 +48,8 @@ Settings:
 
 Exit codes:
     0  done; also a run that stopped at a question
-    1  the operation failed, a run ended in an error, or `doctor` or `verify` found something
+    1  the operation failed, a run ended in an error, or `doctor`, `verify` or `bench` found
+       something
     2  wrong arguments or settings, or credentials that a server refuses
     3  refused: nothing was changed, the message says why
     4  a server could not be reached, or cannot take it now
@@ -94,6 +97,11 @@ Examples:
     Probe(ProbeArgs),
     /// Read all that the store holds and check that it is as superstep writes it
     Verify(VerifyArgs),
+    /// Put load on NATS and Redis, measure it, and check that every run ended right, once
+    Bench(BenchArgs),
+    /// A worker of a load, in a process of its own
+    #[command(hide = true)]
+    BenchWorker(BenchWorkerArgs),
 }
 
 /// Arguments of `probe`.

@@ -3,6 +3,7 @@
 //! Each reads its arguments, calls the crates below, and says what came of it. Reaching the
 //! servers is left to `reach`, text to `output`.
 
+pub(crate) mod bench;
 pub(crate) mod demo;
 pub(crate) mod doctor;
 pub(crate) mod events;

@@ -10,6 +10,7 @@
 
 mod app;
 mod args;
+mod bench;
 mod commands;
 mod example;
 mod exit;

@@ -9,6 +9,7 @@
 //! never altered; what is missing is made, at start and again whenever it was found gone.
 
 mod backlog;
+mod bare;
 mod config;
 mod connect;
 mod consume;
@@ -22,5 +23,6 @@ mod settings;
 mod streams;
 mod subscribe;
 
+pub use bare::{BareMessage, BareMessages, BareQueue};
 pub use queue::NatsQueue;
 pub use settings::{NatsAuth, NatsSettings, NatsTls};

@@ -94,6 +94,10 @@ impl NatsQueue {
         })
     }
 
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// Waits until everything that was handed to the connection has been written to it. To be
     /// called before the process exits: acks and replies are not awaited otherwise.
     pub async fn flush(&self) -> Result<(), Error> {

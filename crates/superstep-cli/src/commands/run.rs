@@ -143,7 +143,7 @@ async fn work(
 }
 
 /// The signals that ask a process to end.
-struct Signals {
+pub(crate) struct Signals {
     #[cfg(unix)]
     terminate: tokio::signal::unix::Signal,
 }
@@ -153,7 +153,7 @@ impl Signals {
         not(unix),
         expect(clippy::unnecessary_wraps, reason = "listening can fail on Unix")
     )]
-    fn listen() -> Result<Self, Failure> {
+    pub(crate) fn listen() -> Result<Self, Failure> {
         Ok(Self {
             #[cfg(unix)]
             terminate: tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())
@@ -161,7 +161,7 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) -> &'static str {
+    pub(crate) async fn next(&mut self) -> &'static str {
         #[cfg(unix)]
         tokio::select! {
             _ = tokio::signal::ctrl_c() => "SIGINT",

@@ -16,9 +16,12 @@ use super::ConnectSettings;
 /// Settings of NATS and Redis that passed the check.
 #[derive(Clone, Debug)]
 pub struct Cluster {
-    pub(super) nats: NatsSettings,
-    pub(super) redis: RedisSettings,
-    pub(super) subjects: Subjects,
+    /// How NATS is reached.
+    pub nats: NatsSettings,
+    /// How Redis is reached.
+    pub redis: RedisSettings,
+    /// The names of the messages.
+    pub subjects: Subjects,
 }
 
 /// A setting that is wrong.
