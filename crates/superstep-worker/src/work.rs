@@ -220,10 +220,11 @@ impl Works {
         holding: &Holding,
     ) -> Result<Done, Error> {
         let threads = &self.engine.threads;
-        let loaded = if tasks.len() > 1 {
-            threads.load_wide(id).await?
-        } else {
+        // Tasks are named only where a superstep has several.
+        let loaded = if tasks.is_empty() {
             threads.load(id).await?
+        } else {
+            threads.load_wide(id).await?
         };
         let Some(mut thread) = loaded else {
             return Ok(Done::Ack);
