@@ -20,8 +20,9 @@ use crate::error::Error;
 
 /// How many threads are kept: as many as a worker may be at, more or less.
 const KEPT_MAX: usize = 128;
-/// How many bytes their records take together; the last one is kept whatever it takes.
-const BYTES_MAX: usize = 16 << 20;
+/// How many bytes their records take together, which is a tenth or less of what they take in
+/// memory; the last one is kept whatever it takes.
+const BYTES_MAX: usize = 4 << 20;
 
 /// The threads that were read last, newest last.
 #[derive(Clone, Default)]
