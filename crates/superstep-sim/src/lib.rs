@@ -2,8 +2,8 @@
 //!
 //! Workers run over the memory log and queue, both wrapped, under virtual time, one world per
 //! thread. `sim` runs a seed; `plan` draws what goes wrong; `log` and `queue` are the wrappers
-//! that make it so; `rig` runs workers that die and come back; `person` and `crowd` are who use them, `graphs`
-//! and `random` what they run. `ledger` sees every append, ack, event and reply, and
+//! that make it so; `rig` runs workers that die and come back; `person` and `crowd` are who use
+//! them, `graphs` and `random` what they run. `ledger` sees every append, ack, event and reply, and
 //! `invariants`, a file each, say what must be true then. `mutant` is how we know that they bite.
 //!
 //! Only calls to store and queue, and what nodes await, can fail or kill: nothing else that a

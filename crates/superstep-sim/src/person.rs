@@ -129,6 +129,8 @@ impl Person {
                 self.rig
                     .send(CommandKind::Resume, &thread, &id, &body)
                     .await;
+                // In one millisecond with the first question it would count as its answer.
+                sleep(Duration::from_millis(1)).await;
             }
         }
         self.start().await;

@@ -1,7 +1,8 @@
 //! Seeds: every one comes to its end, and tells the same story twice.
 //!
 //! `SUPERSTEP_SIM_SEEDS=n` runs so many, `SUPERSTEP_SIM_SEED=x` that one, and leaves what happened
-//! in a file to be stepped through; `cargo run -p superstep-sim` shows parts of it.
+//! in a file to be stepped through; `cargo run -p superstep-sim` shows parts of it. All tests
+//! (`cargo xtask test`) run 2,000.
 
 use std::{fmt::Write, path::Path};
 
