@@ -39,6 +39,8 @@ pub(crate) struct Person {
     /// The last start, which is sent again until it is decided.
     last_start: String,
     seen: Vec<Question>,
+    retried: u32,
+    retried_at: Option<Instant>,
 }
 
 impl Person {
@@ -54,6 +56,8 @@ impl Person {
             made: 0,
             last_start: String::new(),
             seen: Vec::new(),
+            retried: 0,
+            retried_at: None,
         }
     }
 
@@ -197,10 +201,21 @@ impl Person {
             // Cancelled before its input was taken, or updated after its end.
             self.start().await;
         } else {
-            let id = self.name("retry");
-            self.send(CommandKind::Retry, &thread, &id, &json!({}))
-                .await;
+            self.retry().await;
         }
+    }
+
+    /// Has what failed or was cancelled tried again, less and less often.
+    async fn retry(&mut self) {
+        let pause = Duration::from_millis(100 << self.retried.min(8));
+        if self.retried_at.is_some_and(|at| at.elapsed() < pause) {
+            return;
+        }
+        self.retried += 1;
+        self.retried_at = Some(Instant::now());
+        let (id, thread) = (self.name("retry"), self.thread.clone());
+        self.send(CommandKind::Retry, &thread, &id, &json!({}))
+            .await;
     }
 
     /// Sends what does not bring the thread on.

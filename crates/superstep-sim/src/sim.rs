@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// The longest that a thread may take to its end, once nothing goes wrong any more.
-const END: Duration = Duration::from_secs(1200);
+const END: Duration = Duration::from_secs(7200);
 
 /// The longest that nothing may get on, once nothing goes wrong any more, while a thread is not at
 /// its end: well above every sleep, delay, pause and lease of a world.
