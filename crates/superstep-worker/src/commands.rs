@@ -10,6 +10,7 @@ mod read;
 use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use superstep_checkpoint::ThreadLog;
 use superstep_protocol::{
     CommandId, CommandRef, Event, Head, Record, RecordBody, Refusal, RunId, ThreadId, ThreadState,
     UnixMillis,
@@ -108,7 +109,9 @@ impl Commands {
                         return self.again(kind, &asked, &command, delivery, outcome).await;
                     }
                     Accepted::Known(record) => {
-                        let outcome = self.known(&asked, &command, record).await?;
+                        let Some(outcome) = self.known(&asked, &command, record).await? else {
+                            return Ok(Handled::Again(EARLY_PAUSE));
+                        };
                         return self.again(kind, &asked, &command, delivery, outcome).await;
                     }
                     Accepted::Refused(refusal) => {
@@ -140,12 +143,23 @@ impl Commands {
     }
 
     /// What is told of a start whose run was accepted before, as `record`, by another command.
+    ///
+    /// The outcome is put apart from that record, so only once the store cannot forget it any more:
+    /// else the command would be done with, and have begun nothing. `None` if it was forgotten.
     async fn known(
         &self,
         asked: &Asked,
         command: &CommandRef,
         record: Head,
-    ) -> Result<Bytes, Error> {
+    ) -> Result<Option<Bytes>, Error> {
+        let log = self.engine.threads.log();
+        if !log.durable_after().is_zero() {
+            until_durable(log).await.map_err(Error::Store)?;
+            let stays = is_in_log(log, &asked.thread, record).await;
+            if !stays.map_err(Error::Store)? {
+                return Ok(None);
+            }
+        }
         let mut reply = Reply::new(Outcome::Accepted, command.id.as_str());
         reply.thread_id = Some(asked.thread.to_string());
         reply.run_id = asked.run.as_ref().map(ToString::to_string);
@@ -159,7 +173,7 @@ impl Commands {
                 log.put_outcome(thread, &command.id, bytes.clone())
             })
             .await?;
-        Ok(kept.unwrap_or(bytes))
+        Ok(Some(kept.unwrap_or(bytes)))
     }
 
     /// Decides on what was asked. On a thread that is not there, once it is late for one to come,
@@ -377,6 +391,29 @@ impl Commands {
         }
         stream.end();
     }
+}
+
+/// Waits until what the store holds by now is durable.
+pub(crate) async fn until_durable(
+    log: &Arc<dyn ThreadLog>,
+) -> Result<(), superstep_checkpoint::Error> {
+    if !log.wait_durable().await? {
+        tokio::time::sleep(log.durable_after()).await;
+    }
+    Ok(())
+}
+
+/// Whether a record is in the log, or was until the thread had gone on from it.
+pub(crate) async fn is_in_log(
+    log: &Arc<dyn ThreadLog>,
+    thread: &ThreadId,
+    record: Head,
+) -> Result<bool, superstep_checkpoint::Error> {
+    Ok(match log.record(thread, record.version).await? {
+        Some(stored) => stored.head == record,
+        // Trimmed or deleted since is durable too.
+        None => matches!(log.head(thread).await?, Some(head) if head.version > record.version),
+    })
 }
 
 /// The id that a command is remembered under. A stream that was lost and made anew counts from 1

@@ -25,7 +25,7 @@ use tracing::{Instrument, debug, error, info, info_span, warn};
 
 use crate::{
     clock::SharedWorld,
-    commands::{Commands, Handled, command_id},
+    commands::{Commands, Handled, command_id, is_in_log, until_durable},
     effects::{Effects, Publish},
     engine::Engine,
     error::{Error, ErrorKind, chain},
@@ -331,15 +331,6 @@ impl Worker {
     }
 }
 
-/// Waits until what was appended so far is durable: as the store tells, or as long as it takes.
-async fn until_durable(commands: &Commands) -> Result<(), superstep_checkpoint::Error> {
-    let log = commands.engine.threads.log();
-    if !log.wait_durable().await? {
-        tokio::time::sleep(log.durable_after()).await;
-    }
-    Ok(())
-}
-
 async fn work_delivery(works: Works, held: Held) {
     let delivery = held.delivery;
     let world = works.engine.threads.world();
@@ -438,7 +429,7 @@ async fn command_delivery(
                     if !durable.is_zero() {
                         tokio::select! {
                             biased;
-                            waited = until_durable(&commands) => if let Err(error) = waited {
+                            waited = until_durable(commands.engine.threads.log()) => if let Err(error) = waited {
                                 debug!(%error, "whether the record is durable is not known");
                                 return delivery.acker.nak(durable).await;
                             },
@@ -504,11 +495,7 @@ async fn still_there(
     delivery: &Delivery,
 ) -> Result<bool, superstep_checkpoint::Error> {
     let log = commands.engine.threads.log();
-    let stands = match log.record(thread, record.version).await? {
-        Some(stored) => stored.head == record,
-        // Trimmed or deleted since is durable too: the thread went on.
-        None => matches!(log.head(thread).await?, Some(head) if head.version > record.version),
-    };
+    let stands = is_in_log(log, thread, record).await?;
     if !stands || log.durable_after().is_zero() {
         return Ok(stands);
     }
