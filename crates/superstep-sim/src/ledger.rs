@@ -261,7 +261,8 @@ impl Ledger {
         self.current(thread).map(|chain| chain.state.clone())
     }
 
-    /// How many records brought a thread on. What is tried again, and ends as before, does not.
+    /// How many records brought a thread on: supersteps and runs. What waits, is asked, or tried
+    /// again can end as before.
     pub(crate) fn progress(&self) -> usize {
         lock(&self.facts).progress
     }
@@ -347,11 +348,14 @@ impl Ledger {
             }
             _ => {}
         }
-        let tries = matches!(
+        let gets_on = matches!(
             record.body,
-            RecordBody::Retried { .. } | RecordBody::Failed(_) | RecordBody::Interrupted(_)
+            RecordBody::Committed(_)
+                | RecordBody::Started { .. }
+                | RecordBody::Enqueued(_)
+                | RecordBody::Displaced(_)
         );
-        facts.progress += usize::from(!tries);
+        facts.progress += usize::from(gets_on);
         facts
             .chains
             .insert((thread.clone(), record.head), Arc::new(chain));

@@ -25,8 +25,8 @@ use crate::{
 const END: Duration = Duration::from_secs(7200);
 
 /// The longest that nothing may get on, once nothing goes wrong any more, while a thread is not at
-/// its end: well above every sleep, delay, pause and lease of a world.
-const STALLS: Duration = Duration::from_secs(150);
+/// its end: above all sleeps, pauses and questions of one superstep.
+const STALLS: Duration = Duration::from_secs(400);
 
 /// How far behind the clock of a store may be that another takes the place of: what sleeps then
 /// sleeps for so much longer.
