@@ -4,7 +4,7 @@
 //! a stranger's hand: a worker with another graph of the same name, in the namespace that is
 //! measured.
 
-use std::{sync::Arc, time::Duration};
+use std::{os::unix::fs::PermissionsExt as _, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use superstep::{
@@ -137,7 +137,6 @@ fn servers_on_path(shell: &Shell) -> String {
         let script = format!("#!/bin/sh\nexec '{}' \"$@\"\n", path.display());
         let file = folder.join(name);
         std::fs::write(&file, script).unwrap();
-        use std::os::unix::fs::PermissionsExt as _;
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
     }
     let path = std::env::var("PATH").unwrap_or_default();
