@@ -28,6 +28,7 @@ mod time_to_continue;
 mod timers;
 mod topologies;
 mod traces;
+mod verify;
 mod versions;
 
 use std::time::Duration;

@@ -12,6 +12,7 @@ mod blobs;
 mod chain;
 mod index;
 mod owner;
+mod rounds;
 mod snapshots;
 mod status;
 mod strays;
@@ -48,7 +49,7 @@ pub enum Check {
     Snapshots,
     /// Every value out of line is there, and none is left over.
     Blobs,
-    /// Each task of a superstep wrote once.
+    /// Each task of a superstep wrote once, and an open round holds results of its tasks only.
     Writes,
     /// Statuses say what is the case.
     Status,

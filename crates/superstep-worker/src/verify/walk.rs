@@ -9,7 +9,7 @@ use superstep_checkpoint::{Inspect, StoredRecord, ThreadLog};
 use superstep_protocol::{Record, ThreadId, ThreadState, fold};
 use superstep_wire::record::{self, Decoded};
 
-use super::{Check, Look, Wrong, blobs, chain, index, owner, snapshots, status, writes};
+use super::{Check, Look, Wrong, blobs, chain, index, owner, rounds, snapshots, status, writes};
 use crate::error::{Error, chain as told};
 
 /// How many records are read at once.
@@ -54,6 +54,10 @@ pub(super) async fn look(
         is_newest: true,
     };
     let walked = walk.records().await?;
+    let rounds = match &walk.head {
+        Some(state) => rounds::check(&walk, state).await?,
+        None => Vec::new(),
+    };
     let kept = inspect.kept(thread).await.map_err(failed)?;
     let after = log.head(thread).await;
     let Some(kept) = kept else {
@@ -72,6 +76,7 @@ pub(super) async fn look(
     if is_still {
         chain::whole(&mut walk, &walked, &kept);
         blobs::none_left_over(&mut walk, &kept);
+        walk.wrong.extend(rounds);
         if let Some(state) = walk.head.take() {
             index::check(&mut walk.wrong, &state, &kept);
             owner::check(&mut walk.wrong, &state, &kept);
