@@ -4,6 +4,7 @@
 mod crashes;
 mod made;
 mod policies;
+mod sleeps;
 
 use std::{
     collections::BTreeMap,
