@@ -5,8 +5,9 @@
 //! what becomes of the result is the engine's.
 //!
 //! The rule it keeps: a short pause is spent within the task's slot and ends when the task is told
-//! to stop. A longer one ends the task's round: how many attempts have failed and when the first
-//! began go into the log, so that they count for whoever goes on.
+//! to stop. A longer one ends the task's round: how many attempts are over and when the first
+//! began go into the log, so that they count for whoever goes on. An attempt that died with its
+//! worker is over as well.
 
 use std::time::Duration;
 
@@ -73,7 +74,7 @@ pub(crate) async fn try_task(
         now.before.sleeps.clone_from(&attempted.sleeps);
         // What finished inside a subgraph does not run again.
         now.before.child.clone_from(child);
-        let made = tries.made;
+        let made = tries.over();
         let Some(pause) = tries.pause(policy, task, error).await else {
             break attempted;
         };
@@ -107,7 +108,11 @@ pub(crate) async fn try_task(
 /// The attempts of a task, those that the log knows of too.
 struct Tries<'a> {
     clock: &'a Clock,
+    /// Those that failed.
     made: u32,
+    /// Those of this round that came to no end: they count for the policy. What a call stored is
+    /// found by those that failed, so the two are kept apart.
+    lost: u32,
     since: Option<UnixMillis>,
     began: Instant,
 }
@@ -118,9 +123,15 @@ impl<'a> Tries<'a> {
         Self {
             clock: &given.clock,
             made: known.map_or(0, |known| known.attempts),
+            lost: given.lost.get(&task.id).copied().unwrap_or(0),
             since: known.and_then(|known| known.tried_since),
             began: Instant::now(),
         }
+    }
+
+    /// How many were begun and are over.
+    fn over(&self) -> u32 {
+        self.made.saturating_add(self.lost)
     }
 
     /// When the first of them began.
@@ -136,10 +147,10 @@ impl<'a> Tries<'a> {
 
     /// What the log is to know of them, of a task that goes on later.
     async fn recorded(&mut self) -> (u32, Option<UnixMillis>) {
-        if self.made == 0 {
+        if self.over() == 0 {
             return (0, self.since);
         }
-        (self.made, Some(self.since().await))
+        (self.over(), Some(self.since().await))
     }
 
     /// What is left of the time for all of them, if it is bounded.
@@ -157,7 +168,7 @@ impl<'a> Tries<'a> {
         task: &Task,
         error: &RunError,
     ) -> Option<Duration> {
-        let pause = policy?.pause(self.made, &node_error(error), task.id.as_str())?;
+        let pause = policy?.pause(self.over(), &node_error(error), task.id.as_str())?;
         match self.left(policy).await {
             Some(left) if left <= pause => None,
             _ => Some(pause),
@@ -172,7 +183,7 @@ impl<'a> Tries<'a> {
             error: error.clone(),
         };
         TaskResult::Paused(Box::new(Paused {
-            attempts: self.made,
+            attempts: self.over(),
             since: Some(since),
             sleeps: next.before.sleeps.clone(),
             took: next.before.took.clone(),

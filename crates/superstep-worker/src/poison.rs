@@ -40,6 +40,8 @@ pub(crate) struct Charged {
 pub(crate) struct Counts {
     /// The most that one of the tasks was counted before and now.
     pub(crate) most: u64,
+    /// How often each was counted: it was begun so often before, as far as is known.
+    pub(crate) lost: BTreeMap<TaskId, u32>,
     /// Whether one of them is to run alone.
     pub(crate) suspect: bool,
     /// The tasks that are not to be run any more, with what they come to.
@@ -79,6 +81,8 @@ impl Charged {
                 return Ok(None);
             };
             counts.most = counts.most.max(count);
+            let lost = u32::try_from(count).unwrap_or(u32::MAX);
+            counts.lost.insert(task.clone(), lost);
             if count >= attempts_max {
                 counts.suspect = true;
                 let result = poisoned(state, &task, count);

@@ -70,6 +70,7 @@ impl Running {
             traced: traces.map(|traces| (traces, Place::Root { dispatch, delivery })),
             stream: Stream::of(self.sink.as_ref(), state),
             number: self.attempt,
+            lost: Arc::default(),
             timeout: self.timeout,
             clock: self.clock.clone(),
             idle_timeout: None,

@@ -14,7 +14,7 @@ use std::{
 
 use serde_json::Value;
 use superstep_graph::{
-    Horizon, Task, input_of, output_from_update, route_handled, route_within, start_writes,
+    Horizon, Task, TaskId, input_of, output_from_update, route_handled, route_within, start_writes,
 };
 use superstep_protocol::{Pause, Paused, RunError, TaskResult, ThreadState, UnixMillis};
 use tokio::sync::Semaphore;
@@ -40,6 +40,8 @@ const KIND_CHARS_MAX: usize = 256;
 #[derive(Clone)]
 pub(crate) struct Attempt {
     pub(crate) number: u64,
+    /// How many attempts at each task of the round came to no end, with their workers.
+    pub(crate) lost: Arc<BTreeMap<TaskId, u32>>,
     pub(crate) timeout: Duration,
     /// How long the node may be silent.
     pub(crate) idle_timeout: Option<Duration>,

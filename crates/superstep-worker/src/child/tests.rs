@@ -543,6 +543,7 @@ async fn a_round_done_again_makes_the_same_records() {
     let graph = world.local.graphs().get(&world.graph).unwrap();
     let subgraph = subgraph_of(graph, &"sub".into()).unwrap();
     let attempt = Attempt {
+        lost: Arc::default(),
         number: 1,
         timeout: std::time::Duration::from_secs(60),
         idle_timeout: None,

@@ -3,7 +3,7 @@
 //! One worker may have all of the round or a part of it; whoever sees it full closes it. The rule it
 //! keeps: a result that is stored counts, and its task does not run again.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -87,6 +87,7 @@ impl Engine {
                 return self.late(&id).await;
             };
             attempt.number = attempt.number.max(counts.most + 1);
+            attempt.lost = Arc::new(counts.lost);
             if counts.suspect {
                 running.charged.forgive(&self.threads).await;
                 let Ok(_alone) = self.alone.try_acquire() else {
@@ -194,7 +195,9 @@ impl Engine {
                 return self.late(&id).await.map(Some);
             };
             let results = if run && counts.poisoned.is_empty() {
-                match run_all(&graph, &thread.state, task, attempt).await {
+                let mut attempt = attempt.clone();
+                attempt.lost = Arc::new(counts.lost);
+                match run_all(&graph, &thread.state, task, &attempt).await {
                     Some(results) => results,
                     None => return Ok(None),
                 }

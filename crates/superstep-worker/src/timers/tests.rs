@@ -30,6 +30,7 @@ use crate::{
     answers,
 };
 
+mod attempts;
 mod expiry;
 
 const LONG: Duration = Duration::from_secs(600);
@@ -378,64 +379,6 @@ async fn two_who_fire_one_timer_append_one_record() {
     assert_eq!(woke.count(), 1, "{both:?}");
     let kinds = rig.kinds("t").await;
     assert_eq!(kinds.iter().filter(|kind| **kind == "woken").count(), 1);
-}
-
-#[tokio::test(start_paused = true)]
-async fn attempts_count_when_every_worker_is_replaced() {
-    let mut rig = Rig::new(body(|ctx| async move {
-        Err(NodeError::new(
-            "Flaky",
-            format!("attempt {}", ctx.attempt()),
-        ))
-    }));
-    let policy = RetryPolicy::new(3)
-        .initial_interval(LONG)
-        .max_interval(2 * LONG);
-    rig.policies.retry = Some(policy.without_jitter());
-    let mut worker = rig.worker();
-    rig.start("t").await;
-    let began = Instant::now();
-    for attempt in 1..3 {
-        let counted = |state: &ThreadState| state.tasks[0].attempts == attempt && sleeps(state);
-        let asleep = rig
-            .until("t", |state| !state.tasks.is_empty() && counted(state))
-            .await;
-        assert!(asleep.tasks[0].tried_since.is_some());
-        worker.abort();
-        worker = rig.worker();
-    }
-    let state = rig.until("t", failed).await;
-    let error = state.run.unwrap().error.unwrap();
-    assert_eq!(
-        (error.kind.as_str(), error.message.as_str()),
-        ("Flaky", "attempt 3")
-    );
-    assert_eq!(rig.runs(), 3);
-    assert!(began.elapsed() >= 3 * LONG);
-    worker.abort();
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_total_time_bounds_all_attempts_together() {
-    let mut rig = Rig::new(body(|_| async { Err(NodeError::new("Flaky", "again")) }));
-    let policy = RetryPolicy::new(100)
-        .initial_interval(LONG)
-        .max_interval(LONG);
-    rig.policies.retry = Some(policy.without_jitter().total(5 * LONG + MINUTE));
-    let began = Instant::now();
-    let ran = invoke(rig.local());
-    assert_eq!(ran.await.unwrap().status, RunStatus::Error);
-    assert_eq!(rig.runs(), 6);
-    assert!(began.elapsed() < 6 * LONG);
-}
-
-#[tokio::test(start_paused = true)]
-async fn errors_that_are_never_retried_fail_at_once() {
-    let mut rig = Rig::new(body(|_| async { Err(NodeError::new("Fatal", "no use")) }));
-    rig.policies.retry = Some(RetryPolicy::new(5).never_on(["Fatal"]));
-    let ran = invoke(rig.local());
-    assert_eq!(ran.await.unwrap().status, RunStatus::Error);
-    assert_eq!(rig.runs(), 1);
 }
 
 #[tokio::test(start_paused = true)]
