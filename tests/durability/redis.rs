@@ -13,6 +13,7 @@ mod migration;
 mod outages;
 mod proxy;
 mod refusals;
+mod round_trips;
 mod settings;
 mod tls;
 

@@ -47,7 +47,8 @@ enum Retried {
 /// none longer than `max_interval`, and each is lengthened by up to half, so that tasks that
 /// failed together do not come back together. A worker keeps the task's slot for a short pause (5
 /// seconds at most, unless its settings say otherwise); for a longer one the thread waits without a
-/// worker, and the attempts that were made are counted in its log.
+/// worker, and the attempts that were made are counted in its log. One that died with its worker
+/// counts too; a task is not given up for that alone.
 ///
 /// ```
 /// use std::time::Duration;
