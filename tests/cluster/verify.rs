@@ -395,7 +395,7 @@ async fn verify_beside_running_workers_finds_nothing() {
             assert_eq!(told["outcome"], "accepted", "{told}");
         }
     };
-    let verified = async {
+    let looking = async {
         let within = tokio::time::Instant::now() + Duration::from_secs(150);
         while store.count(Some(ThreadStatus::Idle)).await < THREADS {
             let (summary, wrongs) = verify(&verifier).await;
@@ -404,7 +404,7 @@ async fn verify_beside_running_workers_finds_nothing() {
             assert!(tokio::time::Instant::now() < within, "the threads end");
         }
     };
-    tokio::join!(answered, verified);
+    tokio::join!(answered, looking);
     assert!(passes >= 3, "{passes} passes while threads moved");
     let (summary, wrongs) = verify(&verifier).await;
     assert_eq!(wrongs, []);
