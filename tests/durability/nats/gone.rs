@@ -89,8 +89,13 @@ async fn a_deleted_consumer_is_made_anew_within_the_pull(binary: ServerBinary) {
     assert_eq!(text(&pulled[0].body), "a");
     pulled[0].acker.ack().await.unwrap();
 
-    // Between two pulls.
+    // Between two pulls, once the server has done with what was acked: it takes acks in its own time.
     queue.flush().await.unwrap();
+    superstep_tests::eventually_async("the ack is taken", SOON, async || {
+        let info = stream.get_info().await.ok()?;
+        (info.state.messages == 0).then_some(())
+    })
+    .await;
     stream.delete_consumer(&name).await.unwrap();
     queue.publish_work(&[work("b")]).await.unwrap();
     let pulled = consumer.pull(1, SOON).await.expect("the pull goes on");
